@@ -1,0 +1,1 @@
+"""DHCP: the wire, the answers, the sockets."""

@@ -1,0 +1,1 @@
+"""Images: from a recipe to an immutable entry of the library."""

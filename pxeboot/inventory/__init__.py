@@ -1,0 +1,1 @@
+"""Nodes, leases and boots: what they are, and where they are kept."""

@@ -1,0 +1,1 @@
+"""A private network of virtual machines on this box."""

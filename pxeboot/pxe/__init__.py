@@ -1,0 +1,1 @@
+"""What should this client boot, and in which words is it told."""

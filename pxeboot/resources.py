@@ -1,0 +1,14 @@
+"""Files that come with the package but are not Python: where they are."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def initrd_files() -> Path:
+    """The folder with `init`, `agent` and the module list, which run on the node.
+
+    An installed copy has them inside the package, a checkout beside it.
+    """
+    installed = _PACKAGE / "initrd"
+    return installed if installed.is_dir() else _PACKAGE.parent / "initrd"

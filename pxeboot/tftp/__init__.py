@@ -1,0 +1,1 @@
+"""TFTP: the wire, one read as a state machine, the sockets."""

@@ -1,0 +1,1 @@
+"""HTTP: artefacts for nodes, the API for operators."""
