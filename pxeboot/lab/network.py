@@ -1,0 +1,147 @@
+"""A private network in a namespace of its own: one bridge, one tap for each virtual machine.
+
+Nothing in it reaches another network: the namespace has no link to the outside, and every interface
+ends with it. Interface names are fixed, since no other interface lives there; only the namespace's
+name (`ip netns list`) tells two labs apart.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import TypeVar, cast
+
+from pyroute2 import IPRoute, netns
+from pyroute2.netlink.exceptions import NetlinkError
+
+from pxeboot.errors import PxebootError
+
+BRIDGE = "lab0"
+ADDRESS = IPv4Interface("10.77.0.1/24")
+"""The bridge's own address: the boot server's, and every node's router."""
+
+_TUN = Path("/dev/net/tun")
+_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
+T = TypeVar("T")
+
+
+def check() -> None:
+    """Refuse early, with the remedy, where no namespace or tap can be made. Raises PxebootError."""
+    if os.geteuid() != 0:
+        raise PxebootError("the lab makes a network namespace, which only root may", "run it with sudo")
+    if not _TUN.exists():
+        raise PxebootError(f"{_TUN} is missing, so no tap can be made", "load the module: modprobe tun")
+
+
+def create(namespace: str, taps: Sequence[str]) -> None:
+    """Make the namespace with its bridge (ADDRESS on it), lo and `taps`, all up.
+
+    What an earlier one of that name left behind is deleted first; nothing stays after a failure.
+    Raises PxebootError when the kernel refuses.
+    """
+    check()
+    delete(namespace)
+    try:
+        netns.create(namespace)
+        in_namespace(namespace, lambda: _plug(taps))
+    except (OSError, NetlinkError) as error:
+        delete(namespace)
+        raise PxebootError(
+            f"the kernel refused network namespace {namespace}: {error}",
+            "in a container, allow it CAP_SYS_ADMIN, CAP_NET_ADMIN and /dev/net/tun",
+        ) from error
+    except BaseException:
+        delete(namespace)
+        raise
+
+
+def delete(namespace: str) -> None:
+    """Remove the namespace's name, and with it every interface once its last process has ended.
+
+    One that is not there is fine. End the processes first: see `processes`.
+    """
+    try:
+        netns.remove(namespace)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise PxebootError(
+            f"cannot delete network namespace {namespace}: {error}", "run it as root"
+        ) from error
+
+
+def exists(namespace: str) -> bool:
+    """Whether a namespace of that name is there, whole or as a leftover."""
+    return namespace in netns.listnetns()
+
+
+def processes(namespace: str) -> list[int]:
+    """Pids of all processes (not: single threads) that live in the namespace now."""
+    return list(netns.ns_pids().get(namespace, []))
+
+
+def in_namespace(namespace: str, function: Callable[[], T]) -> T:
+    """Call `function` in a fresh thread inside the namespace; give back what it returns or raises.
+
+    The thread ends with the call, so no other code of this process ever finds itself in there. Sockets
+    opened and processes started by `function` stay in the namespace: `subprocess.Popen` forks from the
+    calling thread, so a program needs no wrapper to run inside.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def enter_and_call() -> None:
+        try:
+            netns.setns(namespace, flags=0)
+            outcome.append(function())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=enter_and_call, name=f"in {namespace}")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def interfaces(namespace: str) -> dict[str, str]:
+    """Each interface in the namespace, with its operational state ("UP", "DOWN", "UNKNOWN")."""
+
+    def read() -> dict[str, str]:
+        with IPRoute() as links:
+            return {link.get("ifname"): link.get("operstate") for link in links.get_links()}
+
+    return in_namespace(namespace, read)
+
+
+def _plug(taps: Sequence[str]) -> None:
+    """Runs inside the namespace: lo, the bridge and its taps."""
+    _IPV6_OFF.write_text("1") if _IPV6_OFF.exists() else None
+    with IPRoute() as links:
+        _up(links, "lo")
+        # Without STP a port forwards at once; with it every boot would wait 30 s for its first DISCOVER.
+        links.link(
+            "add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0
+        )
+        bridge = _index(links, BRIDGE)
+        links.addr("add", index=bridge, address=str(ADDRESS.ip), prefixlen=ADDRESS.network.prefixlen)
+        _up(links, BRIDGE)
+        for tap in taps:
+            links.link("add", ifname=tap, kind="tuntap", mode="tap")
+            links.link("set", index=_index(links, tap), master=bridge)
+            _up(links, tap)
+
+
+def _up(links: IPRoute, interface: str) -> None:
+    links.link("set", index=_index(links, interface), state="up")
+
+
+def _index(links: IPRoute, interface: str) -> int:
+    found = links.link_lookup(ifname=interface)
+    if not found:
+        raise OSError(errno.ENODEV, f"interface {interface} was not made")
+    return cast(int, found[0])

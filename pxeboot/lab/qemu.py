@@ -1,0 +1,175 @@
+"""One virtual machine with real firmware and nothing but a network card to boot from."""
+
+import asyncio
+import json
+import shutil
+import uuid
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pxeboot.errors import PxebootError
+from pxeboot.mac import Mac
+
+EMULATOR = "qemu-system-x86_64"
+NIC_ROMS = Path("/usr/lib/ipxe/qemu")
+OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+MEMORY_MB = 1024
+"""Holds the example image in RAM (compressed, in a tmpfs), its overlay, and Apache with PHP."""
+
+REBOOT_MILLISECONDS = 5000
+"""How long SeaBIOS waits after a network boot that failed before it starts over, as servers' firmware does."""
+
+QMP_TIMEOUT_SECONDS = 5.0
+
+# Names of machines seed their SMBIOS UUIDs, so that a lab's machines are the same ones in each run.
+_UUID_SPACE = uuid.UUID("5f0c2a53-8a5c-4f0e-9d9c-7be6b0a0c0de")
+
+
+class Firmware(StrEnum):
+    """What a machine starts with."""
+
+    BIOS = "bios"
+    """SeaBIOS, and iPXE in the network card's ROM."""
+    UEFI = "uefi"
+    """OVMF, and iPXE in the network card's ROM unless `nic_rom` is off."""
+
+
+class Machine(BaseModel, frozen=True, extra="forbid"):
+    """What one virtual machine is made of. Its files (sockets, console log, UEFI variables) are in `folder`."""
+
+    name: str
+    mac: Mac
+    tap: str
+    folder: Path
+    firmware: Firmware = Firmware.BIOS
+    nic_rom: bool = True
+    """False leaves the card without ROM, so that OVMF's own PXE boots. SeaBIOS has none: it needs the ROM."""
+    memory_mb: int = MEMORY_MB
+
+    @property
+    def uuid(self) -> uuid.UUID:
+        """The SMBIOS UUID, which PXE clients send as DHCP option 97."""
+        return uuid.uuid5(_UUID_SPACE, self.mac)
+
+    @property
+    def console_log(self) -> Path:
+        """Everything the serial console ever said."""
+        return self.folder / f"{self.name}.console.log"
+
+    @property
+    def console_socket(self) -> Path:
+        """Unix socket of the serial console; one client at a time."""
+        return self.folder / f"{self.name}.console"
+
+    @property
+    def monitor_socket(self) -> Path:
+        """Unix socket that speaks QMP, for `command`."""
+        return self.folder / f"{self.name}.qmp"
+
+    @property
+    def output_log(self) -> Path:
+        """What QEMU itself prints: why it did not start."""
+        return self.folder / f"{self.name}.qemu.log"
+
+    @property
+    def variables(self) -> Path:
+        """This machine's own copy of the UEFI variables."""
+        return self.folder / f"{self.name}.vars.fd"
+
+
+def command_line(machine: Machine) -> list[str]:
+    """QEMU's arguments for `machine`, the program first.
+
+    Always emulated (TCG): a hypervisor below us may offer KVM that cannot run firmware. virtio-rng, as OVMF starts
+    no network boot without a source of random numbers. `-no-reboot` is absent: nodes may restart.
+    """
+    return [
+        *(EMULATOR, "-name", machine.name, "-uuid", str(machine.uuid)),
+        *("-machine", "q35,graphics=off", "-accel", "tcg,tb-size=256", "-cpu", "max", "-smp", "1"),
+        *("-m", str(machine.memory_mb), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
+        *("-netdev", f"tap,id=net,ifname={machine.tap},script=no,downscript=no"),
+        *("-device", _network_card(machine)),
+        *("-device", "virtio-rng-pci"),
+        *("-chardev", f"socket,id=console,path={_escape(machine.console_socket)},server=on,wait=off"
+          f",logfile={_escape(machine.console_log)},logappend=off"),
+        *("-serial", "chardev:console"),
+        *("-qmp", f"unix:{_escape(machine.monitor_socket)},server=on,wait=off"),
+        *_firmware(machine),
+    ]  # fmt: skip
+
+
+def check(firmware: Firmware, nic_rom: bool = True) -> None:
+    """Raises PxebootError naming the Debian package that is missing for such a machine."""
+    if shutil.which(EMULATOR) is None:
+        raise _missing(EMULATOR, "qemu-system-x86")
+    if nic_rom and not NIC_ROMS.is_dir():
+        raise _missing(str(NIC_ROMS), "ipxe-qemu")
+    if firmware is Firmware.UEFI and not OVMF_CODE.exists():
+        raise _missing(str(OVMF_CODE), "ovmf")
+
+
+def prepare(machine: Machine) -> None:
+    """Put in `folder` what the machine needs there: for UEFI, factory-new variables."""
+    if machine.firmware is Firmware.UEFI:
+        shutil.copyfile(OVMF_VARS, machine.variables)
+
+
+async def command(machine: Machine, name: str) -> None:
+    """Have QEMU's monitor execute `name`: "system_reset" (the reset button), "quit" (pull the plug).
+
+    Raises PxebootError when the machine does not run or refuses. Source: QEMU's QMP reference.
+    """
+    try:
+        async with asyncio.timeout(QMP_TIMEOUT_SECONDS):
+            await _converse(machine.monitor_socket, name)
+    except (OSError, TimeoutError) as error:
+        raise PxebootError(f"{machine.name}: no answer from its monitor", "see: pxeboot lab run") from error
+
+
+async def _converse(socket: Path, name: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    try:
+        await reader.readline()  # the greeting; commands are refused until capabilities are settled
+        for execute in ("qmp_capabilities", name):
+            writer.write(json.dumps({"execute": execute}).encode() + b"\n")
+            await _reply(reader, execute)
+    finally:
+        writer.close()
+
+
+async def _reply(reader: asyncio.StreamReader, execute: str) -> None:
+    """Read until the answer to `execute`; asynchronous events may come before it."""
+    while line := await reader.readline():
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PxebootError(f"QEMU refused {execute}: {answer['error']['desc']}")
+        if "return" in answer:
+            return
+    raise ConnectionResetError("QEMU closed its monitor")
+
+
+def _network_card(machine: Machine) -> str:
+    rom = "" if machine.nic_rom else ",romfile="
+    return f"virtio-net-pci,netdev=net,mac={machine.mac},bootindex=1{rom}"
+
+
+def _firmware(machine: Machine) -> list[str]:
+    if machine.firmware is Firmware.BIOS:
+        return ["-boot", f"order=n,strict=on,reboot-timeout={REBOOT_MILLISECONDS}"]
+    return [
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(OVMF_CODE)}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file={_escape(machine.variables)}"),
+    ]
+
+
+def _escape(path: Path) -> str:
+    """A comma ends a value in QEMU's options unless it is doubled."""
+    return str(path).replace(",", ",,")
+
+
+def _missing(what: str, package: str) -> PxebootError:
+    return PxebootError(f"{what} is missing", f"install it: apt-get install {package}")
