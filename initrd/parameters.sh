@@ -1,0 +1,55 @@
+# shellcheck shell=sh
+# What the boot script passed on the kernel command line, read once and checked before it is used.
+
+# Set one variable per parameter from the command line in file $1; what is absent becomes empty.
+# shellcheck disable=SC2034  # the variables are for whoever sources this file
+read_parameters() {
+    url='' image='' root='' size='' name='' address='' router='' dns='' bootif='' debug=''
+    read -r parameters_line <"$1" || : # a file without a final newline has been read all the same
+    set -f
+    for parameters_word in $parameters_line; do
+        case $parameters_word in
+            pxeboot.url=*) url=${parameters_word#*=} ;;
+            pxeboot.image=*) image=${parameters_word#*=} ;;
+            pxeboot.root=*) root=${parameters_word#*=} ;;
+            pxeboot.size=*) size=${parameters_word#*=} ;;
+            pxeboot.name=*) name=${parameters_word#*=} ;;
+            pxeboot.address=*) address=${parameters_word#*=} ;;
+            pxeboot.router=*) router=${parameters_word#*=} ;;
+            pxeboot.dns=*) dns=${parameters_word#*=} ;;
+            pxeboot.debug) debug=yes ;;
+            BOOTIF=*) bootif=${parameters_word#*=} ;;
+        esac
+    done
+    set +f
+}
+
+# Print what is wrong with the parameters and succeed, or print nothing and fail.
+parameter_problem() {
+    case $url in
+        http://*[!A-Za-z0-9:/._~-]*) echo "pxeboot.url holds a character no boot URL has" ;;
+        http://*/*) false ;;
+        *) echo "pxeboot.url is missing or not http://" ;;
+    esac && return
+    is_digest "$root" || { echo "pxeboot.root is not a SHA-256 in 64 hexadecimal digits" && return; }
+    is_digest "$image" || { echo "pxeboot.image is not a SHA-256 in 64 hexadecimal digits" && return; }
+    case $size in
+        '' | 0* | *[!0-9]* | ????????????????*) echo "pxeboot.size is not a number of bytes" && return ;;
+    esac
+    case $name in
+        '' | [!A-Za-z0-9]* | *[!A-Za-z0-9.-]*) echo "pxeboot.name is not a host name (RFC 1123)" && return ;;
+    esac
+    return 1
+}
+
+is_digest() {
+    case $1 in
+        *[!0-9a-f]*) return 1 ;;
+    esac
+    [ ${#1} -eq 64 ]
+}
+
+# Print the MAC address in a BOOTIF value: PXELINUX writes hardware type 01, then the octets, with dashes.
+bootif_mac() {
+    printf '%s' "${1#01-}" | tr 'A-F-' 'a-f:'
+}
