@@ -1,0 +1,311 @@
+"""The site's configuration: one TOML file as frozen, typed models.
+
+Reading the text is `parse`, which is pure; `load` opens the file. What can be judged from the text alone is
+judged here: spelling, types, ranges, and what contradicts what. Whether an interface or a port exists is a
+question for `preflight`.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pxeboot.errors import PxebootError
+from pxeboot.mac import Mac
+
+DEFAULT_PATH = Path("pxeboot.toml")
+ANY_MACHINE = "*"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAC_PATTERN = re.compile(r"(?:[0-9a-f]{2}:){1,5}\*|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+def host_name(text: str) -> str:
+    """Accept one DNS label in lower case (RFC 1123 §2.1). Raises ValueError."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name of lower-case letters, digits and inner dashes")
+    return text
+
+
+def machine_pattern(text: str) -> str:
+    """Accept a MAC address, its first octets and `*`, a UUID, or `*` alone; return it in lower case."""
+    pattern = text.strip().lower().replace("-", ":") if "*" in text else text.strip().lower()
+    if pattern == ANY_MACHINE or _MAC_PATTERN.fullmatch(pattern):
+        return pattern
+    for read in (Mac.parse, UUID):
+        try:
+            return str(read(text))
+        except ValueError:
+            continue
+    raise ValueError(f'{text!r} is neither a MAC address, nor its first octets like "52:54:00:*", nor a UUID')
+
+
+class AddressRange(BaseModel, frozen=True):
+    """Addresses from `first` to `last`, both included; written `10.77.0.100-10.77.0.199` or one address."""
+
+    first: IPv4Address
+    last: IPv4Address
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError."""
+        first, _, last = text.partition("-")
+        made = cls(first=_address(first), last=_address(last or first))
+        if made.last < made.first:
+            raise ValueError(f"{text!r} ends before it begins")
+        return made
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        return self.first <= address <= self.last
+
+    def __len__(self) -> int:
+        return int(self.last) - int(self.first) + 1
+
+    def __iter__(self) -> Iterator[IPv4Address]:  # type: ignore[override]
+        return (IPv4Address(number) for number in range(int(self.first), int(self.last) + 1))
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def _address(text: str) -> IPv4Address:
+    address = ip_address(text.strip())
+    if not isinstance(address, IPv4Address):
+        raise ValueError(f"{text.strip()!r} is not an IPv4 address")  # noqa: TRY004  pydantic wants ValueError
+    return address
+
+
+def _range(value: object) -> object:
+    return AddressRange.parse(value) if isinstance(value, str) else value
+
+
+Name = Annotated[str, AfterValidator(host_name)]
+Range = Annotated[AddressRange, BeforeValidator(_range)]
+Pattern = Annotated[str, AfterValidator(machine_pattern)]
+
+
+class ServerConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[server]` table."""
+
+    state_dir: Path = Path("/var/lib/pxeboot")
+    """Database, image library, caches, and the Unix socket of the command line."""
+    http_port: int = Field(default=80, ge=1, le=65535)
+    """Node-facing, on our addresses in the networks below only."""
+    admin: str = Field(default="127.0.0.1:8080", pattern=r"^\d+\.\d+\.\d+\.\d+:\d+$")
+    """The operators' API, off the boot networks by default."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def admin_endpoint(self) -> tuple[str, int]:
+        """Address and port."""
+        host, _, port = self.admin.partition(":")
+        return host, int(port)
+
+    @model_validator(mode="after")
+    def _admin_is_an_endpoint(self) -> Self:
+        host, port = self.admin_endpoint
+        _address(host)
+        if not 1 <= port <= 65535:
+            raise ValueError(f"admin: {port} is not a port")
+        return self
+
+
+class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
+    """One `[[network]]`: a subnet whose machines we give addresses and boot."""
+
+    subnet: IPv4Network
+    interface: str | None = Field(default=None, min_length=1, max_length=15)
+    """Left out: the subnet is reached through DHCP relays only."""
+    mode: Literal["dhcp"] = "dhcp"
+    pool: tuple[Range, ...] = ()
+    router: IPv4Address | None = None
+    """Default: our own address, which is the director's where IPVS forwards by NAT."""
+    dns: tuple[IPv4Address, ...] | None = None
+    """Default: our own address."""
+    lease_seconds: int = Field(default=3600, ge=60, le=0xFFFFFFFE)
+
+    @model_validator(mode="after")
+    def _addresses_lie_in_the_subnet(self) -> Self:
+        for item in self.pool:
+            for end in (item.first, item.last):
+                if end not in self.subnet:
+                    raise ValueError(f"pool: {end} is outside {self.subnet}")
+            if self.subnet.prefixlen < 31 and {item.first, item.last} & {
+                self.subnet.network_address,
+                self.subnet.broadcast_address,
+            }:
+                raise ValueError(f"pool: {item} holds the network or the broadcast address of {self.subnet}")
+        for one, other in combinations(self.pool, 2):
+            if one.first <= other.last and other.first <= one.last:
+                raise ValueError(f"pool: {one} and {other} overlap")
+        if self.router is not None and self.router not in self.subnet:
+            raise ValueError(f"router: {self.router} is outside {self.subnet}")
+        return self
+
+
+class TftpConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[tftp]` table."""
+
+    max_block_size: int = Field(default=1468, ge=8, le=65464)
+    """Largest block granted, bytes: Ethernet 1500 - IP 20 - UDP 8 - TFTP 4 (RFC 2348)."""
+    max_window_size: int = Field(default=64, ge=1, le=65535)
+    """Most blocks sent before an ACK (RFC 7440)."""
+    max_transfers: int = Field(default=4096, ge=1, le=60000)
+    """Transfers under way at once; each holds one socket."""
+
+
+class GroupConfig(BaseModel, frozen=True, extra="forbid"):
+    """One `[[group]]`: machines that boot the same image in the same way."""
+
+    name: Name
+    image: str = Field(min_length=1)
+    """A tag of the image library."""
+    match: tuple[Pattern, ...] = Field(min_length=1)
+    """MAC addresses or their beginnings, UUIDs; "*" is every machine not claimed elsewhere."""
+    loader: Literal["ipxe", "pxelinux"] = "ipxe"
+    kernel_args: str = Field(default="", max_length=1000, pattern=r"^[ -~]*$")
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    network: tuple[NetworkConfig, ...] = Field(min_length=1)
+    tftp: TftpConfig = TftpConfig()
+    group: tuple[GroupConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        _refuse_overlapping_networks(self.network)
+        _refuse_doubled_claims(self.group)
+        return self
+
+    def group_named(self, name: str) -> GroupConfig | None:
+        """The group of that name, if there is one."""
+        return next((group for group in self.group if group.name == name), None)
+
+
+def _refuse_overlapping_networks(networks: tuple[NetworkConfig, ...]) -> None:
+    for one, other in combinations(networks, 2):
+        if one.subnet.overlaps(other.subnet):
+            raise ValueError(f"network: {one.subnet} and {other.subnet} overlap")
+        if one.interface is not None and one.interface == other.interface:
+            raise ValueError(f"network: interface {one.interface!r} stands in two networks")
+    if not any(network.interface for network in networks):
+        raise ValueError("network: none names an interface to listen on")
+
+
+def _refuse_doubled_claims(groups: tuple[GroupConfig, ...]) -> None:
+    for one, other in combinations(groups, 2):
+        if one.name == other.name:
+            raise ValueError(f"group: two groups are called {one.name!r}")
+        for pattern in one.match:
+            for rival in other.match:
+                if _meet(pattern, rival):
+                    raise ValueError(
+                        f"group: {one.name!r} and {other.name!r} claim the same machines ({pattern}, {rival})"
+                    )
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether some machine fits both patterns; "*" alone yields to any other, so it meets only itself."""
+    if ANY_MACHINE in (one, other):
+        return one == other
+    if "*" in one and "*" in other:
+        a, b = one.rstrip("*"), other.rstrip("*")
+        return a.startswith(b) or b.startswith(a)
+    return matches(one, other) or matches(other, one)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a MAC address or UUID, in lower case, fits a pattern of `match`."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def parse(text: str, name: str = "pxeboot.toml") -> Config:
+    """Read a configuration. Raises PxebootError with file, key, value and remedy."""
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise PxebootError(
+            f"{name}: {error}", "mend the TOML at that place; strings stand in quotes"
+        ) from error
+    except ValidationError as error:
+        first, *rest = error.errors()
+        more = f"; {len(rest)} more error{'s' * (len(rest) > 1)} after this one" if rest else ""
+        raise PxebootError(f"{name}: {_key(first)}{_what(first)}", _hint(first) + more) from None
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file. Raises PxebootError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PxebootError(
+            f"{path}: there is no such file", "write one (see README.md) or name it with -c"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PxebootError(
+            f"{path}: cannot be read: {error}", "it must be a readable file in UTF-8"
+        ) from error
+    return parse(text, str(path))
+
+
+def _key(error: ErrorDetails) -> str:
+    """`network.0.pool: ` as an operator would point at it, counting tables from 1; `` at the top."""
+    parts = [f"{part + 1}" if isinstance(part, int) else str(part) for part in error["loc"]]
+    return ".".join(parts) + ": " if parts else ""
+
+
+def _what(error: ErrorDetails) -> str:
+    value: Any = error.get("input")
+    match error["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(error["ctx"]["error"]) if "ctx" in error else error["msg"]
+        case _:
+            return f"{value!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+_HINTS = {
+    "max_block_size": "1468 fits one Ethernet frame; RFC 2348 allows 8 to 65464",
+    "subnet": 'write the network itself, like "10.77.0.0/24"',
+    "pool": 'write ranges inside the subnet that do not overlap, like ["10.77.0.100-10.77.0.199"]',
+    "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
+    "admin": 'write an address and a port, like "127.0.0.1:8080"',
+    "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',
+    "group": "let each machine fit one group only",
+}
+
+
+def _hint(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"known keys here are: {', '.join(_known_keys(error['loc'][:-1]))}"
+    names = [str(part) for part in error["loc"] if not isinstance(part, int)]
+    told = str(error["ctx"]["error"]) if error["type"] == "value_error" and "ctx" in error else ""
+    for name in [*reversed(told.partition(":")[0].split()), *reversed(names)]:
+        if name in _HINTS:
+            return _HINTS[name]
+    return "see the configuration section of README.md"
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    table = str(place[0]) if place else ""
+    models: dict[str, type[BaseModel]] = {
+        "": Config,
+        "server": ServerConfig,
+        "network": NetworkConfig,
+        "tftp": TftpConfig,
+        "group": GroupConfig,
+    }
+    return sorted(models[table].model_fields)

@@ -1,0 +1,168 @@
+"""Which address does a machine get? One subnet's leases in memory, and the order in which they are reused."""
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
+
+from pxeboot.config import AddressRange
+from pxeboot.inventory.lease import Lease, LeaseState
+from pxeboot.mac import Mac
+
+DECLINE_SECONDS = 3600
+"""How long an address that answered to somebody else stays out of use."""
+
+
+class Pool:
+    """The leases of one subnet, by address and by machine.
+
+    Every operation costs the same however many leases there are: addresses never given come from an
+    iterator, given-back ones from an ordered dictionary, expired ones from a heap whose entries may be out
+    of date and are put right when they come up.
+    """
+
+    def __init__(
+        self,
+        subnet: IPv4Network,
+        ranges: tuple[AddressRange, ...],
+        own: frozenset[IPv4Address],
+        leases: Iterable[Lease] = (),
+    ) -> None:
+        """`own` are the addresses that are ours or the router's, which no machine may get."""
+        self.subnet = subnet
+        self._ranges = ranges
+        self._own = own
+        self._reservations: dict[Mac, IPv4Address] = {}
+        self._reserved: dict[IPv4Address, Mac] = {}
+        self._by_address: dict[IPv4Address, Lease] = {}
+        self._by_mac: dict[Mac, IPv4Address] = {}
+        self._fresh = chain.from_iterable(ranges)
+        self._given_back: dict[IPv4Address, None] = {}  # oldest first
+        self._expiring: list[tuple[float, IPv4Address]] = []
+        for lease in leases:
+            self._keep(lease)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._by_address.values())
+
+    def reserve(self, reservations: Mapping[Mac, IPv4Address]) -> None:
+        """Keep these addresses, inside the ranges or not, for these machines only."""
+        self._reservations = {mac: item for mac, item in reservations.items() if item in self.subnet}
+        self._reserved = {address: mac for mac, address in self._reservations.items()}
+
+    def lease_at(self, address: IPv4Address) -> Lease | None:
+        """The last lease of an address, whatever its state."""
+        return self._by_address.get(address)
+
+    def lease_of(self, mac: Mac) -> Lease | None:
+        """The last lease of a machine, whatever its state."""
+        address = self._by_mac.get(mac)
+        return None if address is None else self._by_address[address]
+
+    def allows(self, mac: Mac, address: IPv4Address, now: float) -> bool:
+        """Whether this machine may have this address now."""
+        if address not in self.subnet or address in self._own:
+            return False
+        owner = self._reserved.get(address)
+        if owner != mac and (owner is not None or not self._in_ranges(address)):
+            return False
+        lease = self._by_address.get(address)
+        return lease is None or lease.free_for(mac, now)
+
+    def offer(
+        self,
+        mac: Mac,
+        wanted: IPv4Address | None,
+        now: float,
+        hold_seconds: float,
+    ) -> IPv4Address | None:
+        """Choose an address for a machine and hold it.
+
+        In this order: the reserved one; the one it has or had, so that firmware, loader, initrd and system
+        all get the same (RFC 2131 §4.3.1); the one it wants; one never given; one given back; the one that
+        expired longest ago. None: the pool is exhausted.
+        """
+        own = self._by_mac.get(mac)
+        for address in (self._reservations.get(mac), own, wanted):
+            if address is not None and self.allows(mac, address, now):
+                break
+        else:
+            address = self._unused(mac, now)
+            if address is None:
+                return None
+        lease = self._by_address.get(address)
+        if lease is None or lease.mac != mac or not lease.active(now):
+            self._keep(Lease(address, mac, LeaseState.OFFERED, now + hold_seconds))
+        return address
+
+    def bind(self, mac: Mac, address: IPv4Address, expires: float) -> Lease:
+        """Promise the address; the caller has asked `allows`. Returns the lease to be written down."""
+        lease = Lease(address, mac, LeaseState.BOUND, expires)
+        self._keep(lease)
+        return lease
+
+    def release(self, mac: Mac, address: IPv4Address, now: float) -> Lease | None:
+        """Take an address back from its machine; None if it does not have it."""
+        lease = self._by_address.get(address)
+        if lease is None or lease.mac != mac or not lease.active(now):
+            return None
+        released = Lease(address, mac, LeaseState.RELEASED, now)
+        self._keep(released)
+        return released
+
+    def decline(self, mac: Mac, address: IPv4Address, now: float) -> Lease | None:
+        """Put an address out of use that its machine found taken; None if the machine was not given it."""
+        lease = self._by_address.get(address)
+        if lease is None or lease.mac != mac or not lease.active(now):
+            return None
+        declined = Lease(address, mac, LeaseState.DECLINED, now + DECLINE_SECONDS)
+        self._keep(declined)
+        return declined
+
+    def _keep(self, lease: Lease) -> None:
+        before = self._by_address.get(lease.address)
+        if before is None:
+            heapq.heappush(self._expiring, (lease.expires, lease.address))
+        elif before.mac != lease.mac and self._by_mac.get(before.mac) == lease.address:
+            del self._by_mac[before.mac]
+        self._by_address[lease.address] = lease
+        self._given_back.pop(lease.address, None)
+        if lease.state is LeaseState.RELEASED:
+            self._given_back[lease.address] = None
+        if lease.state is LeaseState.DECLINED:
+            if self._by_mac.get(lease.mac) == lease.address:
+                del self._by_mac[lease.mac]
+        else:
+            self._by_mac[lease.mac] = lease.address
+
+    def _in_ranges(self, address: IPv4Address) -> bool:
+        return any(address in item for item in self._ranges)
+
+    def _unused(self, mac: Mac, now: float) -> IPv4Address | None:
+        for address in self._fresh:
+            if address in self._by_address:
+                continue
+            if self.allows(mac, address, now):
+                return address
+            self._given_back[address] = None  # somebody's reservation today, perhaps not tomorrow
+        for address in self._given_back:
+            if self.allows(mac, address, now):
+                return address
+        return self._expired(mac, now)
+
+    def _expired(self, mac: Mac, now: float) -> IPv4Address | None:
+        """The allowed address whose lease has been over for longest."""
+        passed: list[tuple[float, IPv4Address]] = []
+        found = None
+        while found is None and self._expiring and self._expiring[0][0] <= now:
+            noted, address = heapq.heappop(self._expiring)
+            expires = self._by_address[address].expires
+            if expires > noted:
+                heapq.heappush(self._expiring, (expires, address))
+                continue
+            passed.append((noted, address))
+            if self.allows(mac, address, now):
+                found = address
+        for entry in passed:
+            heapq.heappush(self._expiring, entry)
+        return found

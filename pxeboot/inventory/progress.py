@@ -1,0 +1,104 @@
+"""Where each machine is: steps reported by every server, kept in the store, told on the bus."""
+
+import logging
+import secrets
+import time
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from pxeboot.events import Bus
+from pxeboot.inventory.boot import Boot, Stage, continues
+from pxeboot.inventory.node import Node, seen
+from pxeboot.inventory.store import Store
+from pxeboot.mac import Mac
+from pxeboot.pxe.client import Client
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """The one place where boot records change."""
+
+    def __init__(self, store: Store, bus: Bus) -> None:
+        self._store = store
+        self._bus = bus
+        self._listening_since = time.time()
+
+    async def seen(self, client: Client) -> Node:
+        """Note a machine that asks to boot, and return its node."""
+        known = await self._store.node(client.mac)
+        node = seen(client.mac, client.uuid, known, time.time())
+        if node is not known:
+            await self._store.save_node(node)
+            self._bus.publish("node", mac=node.mac)
+            log.info("%s: first seen, as %s", node.mac, node.name)
+        return node
+
+    async def discovered(self, client: Client) -> None:
+        """A machine asks for an address to boot from: a new boot, or a later part of the present one."""
+        now = time.time()
+        boot = await self._store.boot(client.mac)
+        if boot is not None and continues(boot, client.is_ipxe, now):
+            await self._save(replace(boot, heard=now, firmware=client.firmware, retries=boot.retries + 1))
+            return
+        if boot is not None and boot.stage in (Stage.READY, Stage.SERVING, Stage.DRAINING):
+            log.info("%s: asks to boot again; it was %s", client.mac, boot.stage.value)
+        await self._save(Boot.begin(secrets.token_hex(8), client.mac, client.firmware, now))
+
+    async def addressed(self, client: Client, address: IPv4Address) -> None:
+        """A machine that is booting has its address."""
+        boot = await self._store.boot(client.mac)
+        if boot is not None and continues(boot, client.is_ipxe, time.time()):
+            await self.reach(client.mac, Stage.ADDRESS, address=address)
+
+    async def reach(self, mac: Mac, stage: Stage, **facts: Any) -> Boot | None:
+        """A server saw the machine take a step; a late or repeated one changes only the facts."""
+        boot = await self._store.boot(mac)
+        if boot is None:
+            return None
+        now = time.time()
+        known = boot.may(stage)
+        boot = boot.step(stage, now, **facts) if known else replace(boot, heard=now, **facts)
+        await self._save(boot)
+        return boot
+
+    async def report(self, boot: Boot, stage: Stage, detail: str, done: int, total: int) -> None:
+        """The node says where it is. Raises WrongStep where it cannot be there."""
+        failure = detail if stage is Stage.FAILED else ""
+        moved = boot.step(stage, time.time(), detail=detail, done=done, total=total, failure=failure)
+        if stage is Stage.FAILED:
+            log.warning("%s: failed: %s", boot.mac, detail)
+        await self._save(moved, durable=stage is not boot.stage)
+
+    async def sent(self, mac: Mac, what: str, size: int, retries: int = 0) -> None:
+        """A server sent the machine `size` bytes of `what`, like "http kernel"."""
+        boot = await self._store.boot(mac)
+        if boot is not None:
+            sent = {**boot.sent, what: boot.sent.get(what, 0) + size}
+            await self._save(replace(boot, sent=sent, retries=boot.retries + retries), durable=False)
+
+    async def expire(self) -> None:
+        """Find the boots that have been silent for too long.
+
+        Silence before this process was there to listen does not count: a restart of the server must not
+        declare a whole rack lost.
+        """
+        now = time.time()
+        for node in await self._store.nodes():
+            boot = await self._store.boot(node.mac)
+            if boot is None:
+                continue
+            heard = max(boot.heard, self._listening_since)
+            verdict = replace(boot, heard=heard).overdue(now)
+            if verdict is not None:
+                stage, failure = verdict
+                log.warning("%s: %s: %s", boot.mac, stage.value, failure)
+                await self._save(replace(boot.step(stage, now, failure=failure), heard=boot.heard))
+
+    async def _save(self, boot: Boot, *, durable: bool = True) -> None:
+        before = await self._store.boot(boot.mac)
+        if before is None or before.id != boot.id or before.stage is not boot.stage:
+            log.info("%s: %s%s", boot.mac, boot.stage.value, f" ({boot.detail})" if boot.detail else "")
+        await self._store.save_boot(boot, durable=durable)
+        self._bus.publish("boot", mac=boot.mac, stage=boot.stage.value)

@@ -1,0 +1,279 @@
+"""The embedded store: everything in memory, SQLite under it, many promises to a commit."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pxeboot.errors import PxebootError
+from pxeboot.inventory.boot import Boot, from_json, to_json
+from pxeboot.inventory.lease import Lease, LeaseState
+from pxeboot.inventory.node import Node
+from pxeboot.inventory.pool import Pool
+from pxeboot.inventory.store import BOOTS_KEPT, Subnet
+from pxeboot.mac import Mac
+from pxeboot.tasks import Tasks
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL);
+CREATE TABLE node (mac TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT, grp TEXT, address TEXT UNIQUE,
+                   first_seen REAL);
+CREATE TABLE boot (id TEXT PRIMARY KEY, mac TEXT NOT NULL, started REAL NOT NULL, record TEXT NOT NULL);
+CREATE INDEX boot_of ON boot (mac, started);
+"""
+_SAVE_LEASE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)"
+_SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)"
+_SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class SqliteStore:
+    """A `Store` in one file. Reads come from memory; writes of one moment share one commit."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file and read it. Raises PxebootError."""
+        self._db = _open(path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._unwritten: list[Statement] = []
+        self._round: asyncio.Future[None] | None = None  # the commit that takes what is unwritten now
+        self._tasks = Tasks()
+        self._flushing: asyncio.Task[None] | None = None
+        self._pools: dict[IPv4Network, Pool] = {}
+        self._elsewhere = _read_leases(self._db)  # leases of networks that are not served
+        self._nodes = {node.mac: node for node in _read_nodes(self._db)}
+        self._boots = _read_boots(self._db)
+
+    # Leases
+
+    async def use_subnets(self, subnets: Sequence[Subnet]) -> None:
+        known = {lease.address: lease for lease in self._elsewhere}
+        known |= {lease.address: lease for pool in self._pools.values() for lease in pool}
+        self._pools = {
+            item.network: Pool(
+                item.network,
+                item.ranges,
+                item.own,
+                [lease for address, lease in known.items() if address in item.network],
+            )
+            for item in subnets
+        }
+        self._elsewhere = [
+            lease for address, lease in known.items() if not any(address in net for net in self._pools)
+        ]
+        self._reserve()
+
+    async def offer(
+        self, network: IPv4Network, mac: Mac, wanted: IPv4Address | None, now: float, hold_seconds: float
+    ) -> IPv4Address | None:
+        return self._pools[network].offer(mac, wanted, now, hold_seconds)
+
+    async def bind(
+        self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float, seconds: float
+    ) -> bool:
+        pool = self._pools[network]
+        if not pool.allows(mac, address, now):
+            return False
+        await self._write_lease(pool.bind(mac, address, now + seconds))
+        return True
+
+    async def extend(self, mac: Mac, now: float, seconds: float) -> None:
+        for pool in self._pools.values():
+            lease = pool.lease_of(mac)
+            if lease is None or lease.state is not LeaseState.BOUND:
+                continue
+            if lease.expires < now + seconds / 2 and pool.allows(mac, lease.address, now):
+                await self._write_lease(pool.bind(mac, lease.address, now + seconds))
+
+    async def release(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
+        return await self._write_change(self._pools[network].release(mac, address, now))
+
+    async def decline(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
+        return await self._write_change(self._pools[network].decline(mac, address, now))
+
+    async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
+        return self._pools[network].lease_of(mac)
+
+    async def lease_at(self, address: IPv4Address) -> Lease | None:
+        return next((pool.lease_at(address) for net, pool in self._pools.items() if address in net), None)
+
+    async def leases(self) -> list[Lease]:
+        return sorted(
+            (lease for pool in self._pools.values() for lease in pool), key=lambda item: item.address
+        )
+
+    async def _write_change(self, lease: Lease | None) -> bool:
+        if lease is not None:
+            await self._write_lease(lease)
+        return lease is not None
+
+    async def _write_lease(self, lease: Lease) -> None:
+        await self._write((_SAVE_LEASE, (str(lease.address), lease.mac, lease.state.value, lease.expires)))
+
+    # Nodes
+
+    async def node(self, mac: Mac) -> Node | None:
+        return self._nodes.get(mac)
+
+    async def nodes(self) -> list[Node]:
+        return sorted(self._nodes.values(), key=lambda node: node.name)
+
+    async def save_node(self, node: Node) -> None:
+        for other in self._nodes.values():
+            if other.mac == node.mac:
+                continue
+            if other.name == node.name:
+                raise PxebootError(f"the name {node.name!r} is {other.mac}'s", "choose another name")
+            if node.address is not None and other.address == node.address:
+                raise PxebootError(
+                    f"the address {node.address} is reserved for {other.name}", "choose another address"
+                )
+        before = self._nodes.get(node.mac)
+        self._nodes[node.mac] = node
+        if (before.address if before else None) != node.address:
+            self._reserve()
+        text = [None if item is None else str(item) for item in (node.uuid, node.group, node.address)]
+        await self._write((_SAVE_NODE, (node.mac, node.name, *text, node.first_seen)))
+
+    async def forget_node(self, mac: Mac) -> bool:
+        if self._nodes.pop(mac, None) is None:
+            return False
+        self._boots.pop(mac, None)
+        self._reserve()
+        await self._write(
+            ("DELETE FROM node WHERE mac = ?", (mac,)), ("DELETE FROM boot WHERE mac = ?", (mac,))
+        )
+        return True
+
+    def _reserve(self) -> None:
+        wishes = {node.mac: node.address for node in self._nodes.values() if node.address is not None}
+        for pool in self._pools.values():
+            pool.reserve(wishes)
+
+    # Boots
+
+    async def boot(self, mac: Mac) -> Boot | None:
+        boots = self._boots.get(mac)
+        return boots[0] if boots else None
+
+    async def boots(self, mac: Mac) -> list[Boot]:
+        return list(self._boots.get(mac, ()))
+
+    async def save_boot(self, boot: Boot, *, durable: bool = True) -> None:
+        boots = self._boots.setdefault(boot.mac, [])
+        statements: list[Statement] = [
+            (_SAVE_BOOT, (boot.id, boot.mac, boot.started, json.dumps(to_json(boot))))
+        ]
+        if boots and boots[0].id == boot.id:
+            boots[0] = boot
+        else:
+            boots.insert(0, boot)
+            statements += [("DELETE FROM boot WHERE id = ?", (old.id,)) for old in boots[BOOTS_KEPT:]]
+            del boots[BOOTS_KEPT:]
+        if durable:
+            await self._write(*statements)
+
+    # The disk
+
+    async def _write(self, *statements: Statement) -> None:
+        """Return when these statements are on disk; those of everybody who asks meanwhile share a commit."""
+        self._unwritten += statements
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_future()
+        if self._flushing is None:
+            self._flushing = self._tasks.spawn(self._flush(), "store commits")
+        await asyncio.shield(self._round)
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._round is not None:
+                statements, self._unwritten = self._unwritten, []
+                done, self._round = self._round, None
+                try:
+                    await loop.run_in_executor(self._writer, _commit, self._db, statements)
+                except sqlite3.Error as error:
+                    done.set_exception(OSError(f"the store cannot be written: {error}"))
+                    done.exception()  # nobody may be waiting any more
+                else:
+                    done.set_result(None)
+        finally:
+            self._flushing = None
+
+    async def close(self) -> None:
+        if self._unwritten or self._flushing is not None:
+            await self._write()
+        if self._flushing is not None:
+            await self._flushing
+        self._writer.shutdown()
+        self._db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # a commit is on disk before anybody is told
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise PxebootError(
+                f"{path}: its format is {version}, this pxeboot knows {SCHEMA_VERSION}",
+                "use the pxeboot that wrote it, or move the file away",
+            )
+    except (OSError, sqlite3.Error) as error:
+        raise PxebootError(
+            f"{path}: {error}", "the state directory must be writable and the file a store of pxeboot"
+        ) from error
+    return db
+
+
+def _commit(db: sqlite3.Connection, statements: list[Statement]) -> None:
+    db.execute("BEGIN")
+    try:
+        for sql, values in statements:
+            db.execute(sql, values)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _read_leases(db: sqlite3.Connection) -> list[Lease]:
+    rows = db.execute("SELECT address, mac, state, expires FROM lease")
+    return [
+        Lease(IPv4Address(address), Mac(mac), LeaseState(state), expires)
+        for address, mac, state, expires in rows
+    ]
+
+
+def _read_nodes(db: sqlite3.Connection) -> list[Node]:
+    rows = db.execute("SELECT mac, name, uuid, grp, address, first_seen FROM node")
+    return [
+        Node(
+            Mac(mac),
+            name,
+            UUID(uuid) if uuid else None,
+            group,
+            IPv4Address(address) if address else None,
+            first_seen,
+        )
+        for mac, name, uuid, group, address, first_seen in rows
+    ]
+
+
+def _read_boots(db: sqlite3.Connection) -> dict[Mac, list[Boot]]:
+    boots: dict[Mac, list[Boot]] = {}
+    for (record,) in db.execute("SELECT record FROM boot ORDER BY started DESC"):
+        boot = from_json(json.loads(record))
+        boots.setdefault(boot.mac, []).append(boot)
+    return boots

@@ -1,0 +1,73 @@
+"""Who is asking? What a request's options tell of the machine and of the program that sent it."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from pxeboot.dhcp import options
+from pxeboot.dhcp.options import Option
+from pxeboot.dhcp.packet import Packet, value_of
+from pxeboot.mac import Mac
+from pxeboot.pxe.arch import ARCHITECTURES, BIOS
+
+T = TypeVar("T")
+
+# Sub-options of option 175 by which iPXE names what it was built with (its src/include/ipxe/dhcp.h).
+FEATURE_HTTP, FEATURE_BZIMAGE, FEATURE_EFI = 19, 24, 36
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A machine and what speaks for it now: firmware, iPXE, or a system that only wants an address."""
+
+    mac: Mac
+    uuid: UUID | None = None
+    architecture: int | None = None
+    """Of option 93: the first we know, else the first there is."""
+    vendor_class: str = ""
+    user_class: str = ""
+    features: frozenset[int] = frozenset()
+    """What iPXE says it can, by sub-option code of option 175."""
+
+    @property
+    def is_ipxe(self) -> bool:
+        """iPXE says so itself in its user class."""
+        return self.user_class == "iPXE"
+
+    @property
+    def wants_pxe(self) -> bool:
+        """Whether it asks to be told what to boot, as PXE (2.1 §2.2.1) has it."""
+        return self.is_ipxe or self.vendor_class.startswith("PXEClient")
+
+    @property
+    def is_capable_ipxe(self) -> bool:
+        """An iPXE that fetches a script by HTTP and starts a Linux kernel from it."""
+        kernel = FEATURE_BZIMAGE if self.architecture in (BIOS, None) else FEATURE_EFI
+        return self.is_ipxe and {FEATURE_HTTP, kernel} <= self.features
+
+    @property
+    def firmware(self) -> str:
+        """Architecture and classes as one line, for people."""
+        row = ARCHITECTURES.get(self.architecture) if self.architecture is not None else None
+        name = row.name if row else f"architecture {self.architecture}"
+        return ", ".join(part for part in (name, self.vendor_class, self.user_class) if part)
+
+
+def identify(request: Packet) -> Client:
+    """Read options 93, 60, 77, 175 and 97; a malformed one counts as missing. Raises MalformedPacket
+    where the hardware address is not Ethernet's."""
+    codes = _typed(request, options.CLIENT_ARCHITECTURE, tuple) or ()
+    features = _typed(request, options.ETHERBOOT, dict) or {}
+    return Client(
+        mac=request.mac,
+        uuid=_typed(request, options.CLIENT_MACHINE_IDENTIFIER, UUID),
+        architecture=next((code for code in codes if code in ARCHITECTURES), codes[0] if codes else None),
+        vendor_class=_typed(request, options.VENDOR_CLASS, str) or "",
+        user_class=" ".join(_typed(request, options.USER_CLASS, tuple) or ()),
+        features=frozenset(features),
+    )
+
+
+def _typed(request: Packet, option: Option, kind: type[T]) -> T | None:
+    value = value_of(request, option)
+    return value if isinstance(value, kind) else None

@@ -1,0 +1,105 @@
+"""Boot scripts: the same instructions in the words of iPXE and of PXELINUX."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from pxeboot.mac import Mac
+
+RETRY_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """Everything that one boot is told."""
+
+    mac: Mac
+    name: str
+    url: str
+    """`http://<server>/boot/<token>`, below which kernel, initrd and root are."""
+    script_url: str
+    """Where a loader that failed may ask again."""
+    image: str
+    """Digest of the image."""
+    root_sha256: str
+    root_size: int
+    """Bytes of the root image."""
+    kernel_args: str = ""
+    address: str = ""
+    """`10.77.0.100/24`, when the server knows it, so that the initrd need not ask again."""
+    router: IPv4Address | None = None
+    dns: tuple[IPv4Address, ...] = ()
+
+
+def kernel_command_line(told: Instructions) -> str:
+    """What `initrd/init` reads from /proc/cmdline.
+
+    `initrd=initrd` is for EFI, where the kernel's stub asks iPXE for the file of that name; BIOS ignores it.
+    """
+    words = [
+        "initrd=initrd",
+        f"BOOTIF=01-{told.mac.dashed}",
+        f"pxeboot.url={told.url}",
+        f"pxeboot.image={told.image}",
+        f"pxeboot.root={told.root_sha256}",
+        f"pxeboot.size={told.root_size}",
+        f"pxeboot.name={told.name}",
+    ]
+    if told.address:
+        words.append(f"pxeboot.address={told.address}")
+        if told.router is not None:
+            words.append(f"pxeboot.router={told.router}")
+        if told.dns:
+            words.append("pxeboot.dns=" + ",".join(str(item) for item in told.dns))
+    return " ".join([*words, told.kernel_args]).strip()
+
+
+def ipxe_script(told: Instructions) -> str:
+    """Load and start; after a failure ask for a new script, for as long as it takes."""
+    return f"""#!ipxe
+echo pxeboot: {told.name} boots image {told.image[:12]}
+kernel {told.url}/kernel {kernel_command_line(told)} || goto failed
+initrd --name initrd {told.url}/initrd || goto failed
+boot || goto failed
+:failed
+echo pxeboot: loading failed, once more in {RETRY_SECONDS} s
+imgfree
+sleep {RETRY_SECONDS}
+chain --replace {told.script_url} || goto failed
+"""
+
+
+def ipxe_refusal(reason: str, script_url: str) -> str:
+    """Say why there is nothing to boot, and ask again: what is missing may come."""
+    return f"""#!ipxe
+echo pxeboot: {reason}
+:again
+echo pxeboot: asking again in {RETRY_SECONDS} s
+sleep {RETRY_SECONDS}
+chain --replace {script_url} || goto again
+"""
+
+
+def pxelinux_config(told: Instructions) -> str:
+    """For lpxelinux.0, which loads by HTTP."""
+    return f"""DEFAULT pxeboot
+PROMPT 0
+LABEL pxeboot
+  KERNEL {told.url}/kernel
+  INITRD {told.url}/initrd
+  APPEND {kernel_command_line(told)}
+"""
+
+
+def pxelinux_name(name: str) -> Mac | None:
+    """The machine whose configuration PXELINUX asks for: `pxelinux.cfg/01-52-54-00-12-34-56`.
+
+    PXELINUX tries a UUID before and parts of the address after it; only the name with hardware type
+    and MAC address is a machine's own.
+    """
+    folder, _, rest = name.rpartition("/")
+    if folder != "pxelinux.cfg" or not rest.lower().startswith("01-"):
+        return None
+    try:
+        return Mac.parse(rest[3:])
+    except ValueError:
+        return None
