@@ -78,8 +78,10 @@ def _timeout(asked: int, limits: TftpLimits, size: int) -> int | None:
     return asked if 1 <= asked <= 255 else None  # RFC 2349: the same value, or no answer to it
 
 
-def _size(asked: int, limits: TftpLimits, size: int) -> int:
-    return size  # RFC 2349: the client sends 0
+def _size(asked: int, limits: TftpLimits, size: int) -> int | None:
+    return (
+        size or None
+    )  # RFC 2349: the client sends 0. curl (7.88) breaks off when told that a file has 0 bytes
 
 
 _NUMBER = re.compile(r"[0-9]{1,20}")

@@ -24,6 +24,7 @@ from pxeboot.tftp.transfer import (
 
 LIMITS = TftpLimits(max_block_size=1468, max_window_size=64)
 SEEDS = st.integers(0, 2**32)
+CONTENTS = st.integers(0, 3000).map(lambda size: random.Random(size).randbytes(size))
 
 
 def ack(block: int) -> bytes:
@@ -122,7 +123,7 @@ class Link:
 GRANTS = st.sampled_from(
     [
         NO_OPTIONS,
-        Granted({"tsize": 0}),
+        Granted({"tsize": 3000}),
         Granted({"blksize": 8}),
         Granted({"blksize": 8, "windowsize": 4}),
         Granted({"windowsize": 64, "blksize": 16, "timeout": 1}),
@@ -131,7 +132,7 @@ GRANTS = st.sampled_from(
 
 
 @settings(deadline=None)
-@given(GRANTS, st.binary(max_size=3000), SEEDS)
+@given(GRANTS, CONTENTS, SEEDS)
 def test_the_file_arrives_over_a_link_that_loses_repeats_and_reorders(
     granted: Granted, content: bytes, seed: int
 ) -> None:
@@ -142,7 +143,7 @@ def test_the_file_arrives_over_a_link_that_loses_repeats_and_reorders(
 
 
 @settings(deadline=None)
-@given(GRANTS, st.binary(max_size=3000), SEEDS)
+@given(GRANTS, CONTENTS, SEEDS)
 def test_nothing_is_sent_twice_however_often_acks_are_repeated(
     granted: Granted, content: bytes, seed: int
 ) -> None:
@@ -154,7 +155,7 @@ def test_nothing_is_sent_twice_however_often_acks_are_repeated(
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=3000), SEEDS)
+@given(CONTENTS, SEEDS)
 def test_delayed_and_repeated_acks_of_single_blocks_never_double_a_block(content: bytes, seed: int) -> None:
     granted = Granted({"blksize": 8})
     transfer, client, link = Transfer(content, granted), Client(granted), Link(seed, repeat=0.5, delay_s=0.4)
@@ -351,6 +352,10 @@ def test_content_is_shared_and_not_copied() -> None:
 )
 def test_options_are_granted_within_the_limits(asked: dict[str, str], granted: dict[str, int]) -> None:
     assert negotiate(asked, LIMITS, size=5000).options == granted
+
+
+def test_the_size_of_an_empty_file_is_not_told() -> None:
+    assert negotiate({"tsize": "0", "blksize": "512"}, LIMITS, size=0).options == {"blksize": 512}
 
 
 OPTION_NAMES = st.sampled_from(["blksize", "tsize", "timeout", "windowsize"]) | st.text(max_size=9)

@@ -1,0 +1,396 @@
+import asyncio
+import logging
+import random
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import tftpy
+
+from pxeboot.errors import PxebootError
+from pxeboot.tftp import server as server_module
+from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, Packet, ReadRequest, WriteRequest, decode, encode
+from pxeboot.tftp.server import TftpServer, TransferRecord
+from pxeboot.tftp.transfer import TftpLimits
+
+HERE = "127.0.0.1"
+LIMIT_S = 10.0  # for every wait
+SIZES = (0, 1, 511, 512, 513, 1427, 1428, 1429, 300_000)
+FILES = {f"size/{size}": random.Random(size).randbytes(size) for size in SIZES}
+FILES["text"] = b"one\ntwo\n"
+
+
+class Site:
+    """A server on loopback, the files it has, and the records it made."""
+
+    def __init__(self, limits: TftpLimits = TftpLimits()) -> None:  # noqa: B008 - frozen
+        self.records: list[TransferRecord] = []
+        self.asked: list[tuple[str, str]] = []
+        self.recorded = asyncio.Event()
+        self.slow = asyncio.Event()
+        self.server = TftpServer(HERE, self.content, limits, self.finished, port=0)
+
+    async def content(self, name: str, peer: str) -> bytes | None:
+        self.asked.append((name, peer))
+        if name == "secret":
+            raise PxebootError("not for this machine")
+        if name == "broken":
+            raise RuntimeError("a bug")
+        if name == "slow":
+            await self.slow.wait()
+        return FILES.get(name)
+
+    def finished(self, record: TransferRecord) -> None:
+        self.records.append(record)
+        self.recorded.set()
+
+    async def results(self, count: int = 1) -> list[str]:
+        async with asyncio.timeout(LIMIT_S):
+            while len(self.records) < count:
+                self.recorded.clear()
+                await self.recorded.wait()
+        return [record.result for record in self.records]
+
+
+class Client:
+    """A socket that says exactly what it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self.server = (HERE, port)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind((HERE, 0))
+
+    def send(self, packet: Packet | bytes, to: tuple[str, int] | None = None) -> None:
+        data = packet if isinstance(packet, bytes) else encode(packet)
+        self.socket.sendto(data, to or self.server)
+
+    async def receive(self) -> tuple[Packet, tuple[str, int]]:
+        async with asyncio.timeout(LIMIT_S):
+            data, sender = await asyncio.get_running_loop().sock_recvfrom(self.socket, 65536)
+        return decode(data), sender
+
+    async def read(self, name: str) -> bytes:
+        """A whole transfer in lock step, without options."""
+        self.send(ReadRequest(name, "octet"))
+        content = b""
+        while True:
+            packet, sender = await self.receive()
+            assert isinstance(packet, Data)
+            content += packet.payload
+            self.send(Ack(packet.block), sender)
+            if len(packet.payload) < 512:
+                return content
+
+    def silent(self) -> bool:
+        try:
+            self.socket.recv(2048)
+        except BlockingIOError:
+            return True
+        return False
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    await site.server.start()
+    yield site
+    await site.server.close()
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[Client]:
+    client = Client(site.server.port)
+    yield client
+    client.socket.close()
+
+
+async def run(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise
+    assert process.returncode == 0, output
+    return output.decode()
+
+
+async def fetch_with_curl(port: int, name: str, local: str) -> None:
+    await run("curl", "-sS", "--tftp-blksize", "1428", "-o", local, f"tftp://{HERE}:{port}/{name}")
+
+
+async def fetch_with_curl_512(port: int, name: str, local: str) -> None:
+    await run("curl", "-sS", "--tftp-no-options", "-o", local, f"tftp://{HERE}:{port}/{name}")
+
+
+async def fetch_with_tftp(port: int, name: str, local: str) -> None:
+    await run("tftp", "-m", "binary", HERE, str(port), "-c", "get", name, local)
+
+
+async def fetch_with_busybox(port: int, name: str, local: str) -> None:
+    await run("busybox", "tftp", "-g", "-b", "1428", "-r", name, "-l", local, HERE, str(port))
+
+
+async def fetch_with_atftp(port: int, name: str, local: str) -> None:
+    options = ("blksize 1428", "windowsize 16", "tsize 0")
+    flags = [flag for option in options for flag in ("--option", option)]
+    await run("atftp", *flags, "--get", "-r", name, "-l", local, HERE, str(port))
+
+
+async def fetch_with_tftpy(port: int, name: str, local: str) -> None:
+    client = tftpy.TftpClient(HERE, port, {"blksize": 1428, "tsize": 0})
+    await asyncio.wait_for(asyncio.to_thread(client.download, name, local), LIMIT_S)
+
+
+FETCHES = [
+    fetch_with_curl,
+    fetch_with_curl_512,
+    fetch_with_tftp,
+    fetch_with_busybox,
+    fetch_with_atftp,
+    fetch_with_tftpy,
+]
+
+
+@pytest.mark.parametrize("fetch", FETCHES)
+async def test_clients_of_others_read_every_size(
+    site: Site, fetch: Callable[[int, str, str], Awaitable[None]], tmp_path: Path
+) -> None:
+    program = fetch.__name__.split("_")[2]
+    if program != "tftpy" and shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    names = [name for name in FILES if name.startswith("size/")]
+    for name in names:
+        local = tmp_path / name.replace("/", "-")
+        await fetch(site.server.port, name, str(local))
+        received = local.read_bytes() if local.exists() else b""  # atftp makes no file of 0 bytes
+        assert received == FILES[name], name
+    assert await site.results(len(names)) == ["done"] * len(names)
+    assert [record.bytes for record in site.records] == list(SIZES)
+    assert [record.retransmissions for record in site.records] == [0] * len(names)
+
+
+async def test_a_record_says_what_was_sent_to_whom(site: Site, client: Client) -> None:
+    client.send(ReadRequest("\\text", "octet", {"tsize": "0", "blksize": "1428", "odd": "1"}))
+    packet, sender = await client.receive()
+    assert packet == OptionAck({"tsize": "8", "blksize": "1428"})
+    assert sender[1] != site.server.port
+    client.send(Ack(0), sender)
+    assert await client.receive() == (Data(1, FILES["text"]), sender)
+    client.send(Ack(1), sender)
+    assert await site.results() == ["done"]
+    record = site.records[0]
+    assert (record.peer, record.name, record.bytes, record.retransmissions) == (HERE, "text", 8, 0)
+    assert record.granted == {"tsize": 8, "blksize": 1428}
+    assert 0 < record.duration_s < LIMIT_S
+    assert site.asked == [("text", HERE)]
+
+
+async def test_netascii_arrives_with_its_line_ends(site: Site, client: Client) -> None:
+    client.send(ReadRequest("text", "netascii", {"tsize": "0"}))
+    packet, sender = await client.receive()
+    assert packet == OptionAck({"tsize": "10"})
+    client.send(Ack(0), sender)
+    assert (await client.receive())[0] == Data(1, b"one\r\ntwo\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "message"),
+    [
+        (ReadRequest("none", "octet"), 1, "File not found"),
+        (ReadRequest("secret", "octet"), 0, "not for this machine"),
+        (ReadRequest("text", "mail"), 4, "Mode is neither octet nor netascii"),
+        (ReadRequest("size/300000", "netascii"), 0, "netascii is for texts up to 65536 bytes"),
+        (WriteRequest("text", "octet"), 2, "This server is read-only"),
+    ],
+)
+async def test_what_cannot_be_had_is_refused_at_once(
+    site: Site, client: Client, request_: Packet, code: int, message: str
+) -> None:
+    client.send(request_)
+    assert (await client.receive())[0] == Error(code, message)
+    assert site.records == []
+
+
+async def test_a_bug_in_finding_content_reaches_the_client_and_the_log(
+    site: Site, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.send(ReadRequest("broken", "octet"))
+    assert (await client.receive())[0] == Error(0, "Server failed; see its log")
+    await asyncio.sleep(0)
+    assert "a bug" in caplog.text
+    assert await client.read("text") == FILES["text"]
+
+
+async def test_content_that_takes_too_long_is_given_up(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "RESOLVE_SECONDS", 0.05)
+    client.send(ReadRequest("slow", "octet"))
+    assert (await client.receive())[0] == Error(0, "Server did not find the file in 0.05 s")
+
+
+async def test_random_bytes_leave_the_server_serving(site: Site, client: Client) -> None:
+    chance = random.Random(1)
+    for number in range(300):
+        opcode = bytes([0, chance.randrange(8)]) if number % 2 else b""
+        client.send(opcode + chance.randbytes(chance.randrange(600)))
+        await asyncio.sleep(0)
+    client.send(Error(0, "not answered"))
+    client.send(Ack(0))
+    reader = Client(site.server.port)
+    assert await reader.read("size/1429") == FILES["size/1429"]
+    reader.socket.close()
+    assert site.server.dropped > 200
+    answers = 0
+    while not client.silent():
+        answers += 1
+    assert answers <= 302 - site.server.dropped  # only what could be read as a request was answered
+
+
+async def test_a_repeated_request_is_folded_into_its_transfer(site: Site, client: Client) -> None:
+    for _ in range(3):
+        client.send(ReadRequest("size/513", "octet"))
+    first, sender = await client.receive()
+    client.send(ReadRequest("size/513", "octet"))
+    client.send(Ack(1), sender)
+    second, same = await client.receive()
+    assert (first, second, same) == (
+        Data(1, FILES["size/513"][:512]),
+        Data(2, FILES["size/513"][512:]),
+        sender,
+    )
+    client.send(Ack(2), sender)
+    assert await site.results() == ["done"]
+    assert (len(site.asked), client.silent()) == (1, True)
+
+
+async def test_another_request_from_the_same_port_replaces_the_transfer(site: Site, client: Client) -> None:
+    client.send(ReadRequest("size/513", "octet", {"tsize": "0"}))
+    _, old = await client.receive()
+    client.send(ReadRequest("size/1429", "octet"))
+    packet, new = await client.receive()
+    assert packet == Data(1, FILES["size/1429"][:512])
+    assert new != old
+    assert await site.results() == ["replaced by a new request from the same port"]
+
+
+async def test_a_size_probe_and_the_same_request_after_it_are_both_served(site: Site, client: Client) -> None:
+    request = ReadRequest("text", "octet", {"tsize": "0"})
+    for _ in range(2):
+        client.send(request)
+        packet, sender = await client.receive()
+        assert packet == OptionAck({"tsize": "8"})
+        client.send(Error(8, "User aborted"), sender)
+        await site.results(1)
+    assert await site.results(2) == ["size probe", "size probe"]
+
+
+async def test_a_stranger_at_the_transfers_port_gets_error_5_and_the_transfer_goes_on(
+    site: Site, client: Client
+) -> None:
+    stranger = Client(site.server.port)
+    client.send(ReadRequest("size/513", "octet"))
+    _, sender = await client.receive()
+    stranger.send(Error(0, "an error is never answered"), sender)
+    stranger.send(b"rubbish is not answered", sender)
+    stranger.send(Ack(1), sender)
+    assert await stranger.receive() == (Error(5, "Unknown transfer ID"), sender)
+    assert (stranger.silent(), client.silent()) == (True, True)
+    stranger.socket.close()
+    client.send(b"\0\x63rubbish from the client itself", sender)
+    client.send(Ack(1), sender)
+    assert (await client.receive())[0] == Data(2, FILES["size/513"][512:])
+    client.send(Ack(2), sender)
+    assert await site.results() == ["done"]
+
+
+async def test_silence_is_answered_by_the_same_block(site: Site, client: Client) -> None:
+    client.send(ReadRequest("text", "octet", {"timeout": "1"}))
+    first = await client.receive()
+    assert await client.receive() == first
+    _, sender = first
+    client.send(Ack(0), sender)
+    await client.receive()
+    client.send(Ack(1), sender)
+    assert await site.results() == ["done"]
+    assert site.records[0].retransmissions == 1
+
+
+async def test_a_transfer_too_many_is_refused_and_room_is_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site(TftpLimits(max_transfers=2))
+    await site.server.start()
+    clients = [Client(site.server.port) for _ in range(3)]
+    clients[0].send(ReadRequest("slow", "octet"))  # a request still looked up counts too
+    clients[1].send(ReadRequest("size/513", "octet"))
+    _, sender = await clients[1].receive()
+    clients[2].send(ReadRequest("text", "octet"))
+    assert (await clients[2].receive())[0] == Error(0, "Server is busy: 2 transfers, the most allowed")
+    assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == [
+        f"{HERE}: text refused: Server is busy: 2 transfers, the most allowed"
+    ]
+    clients[1].send(Error(0, "stop"), sender)
+    await site.results()
+    assert await clients[2].read("text") == FILES["text"]
+    await site.server.close()
+    for client in clients:
+        client.socket.close()
+
+
+async def test_many_clients_are_served_at_once(site: Site) -> None:
+    clients = [Client(site.server.port) for _ in range(100)]
+    contents = await asyncio.gather(*(client.read("size/1429") for client in clients))
+    assert contents == [FILES["size/1429"]] * 100
+    for client in clients:
+        client.socket.close()
+
+
+async def test_closing_ends_a_transfer_with_a_record(site: Site, client: Client) -> None:
+    client.send(ReadRequest("size/513", "octet"))
+    await client.receive()
+    await asyncio.wait_for(site.server.close(), LIMIT_S)
+    assert [record.result for record in site.records] == ["the server stopped it"]
+
+
+async def test_packets_may_be_fragmented_on_the_way() -> None:
+    with server_module._bound_socket(HERE, 0, "lo") as sock:
+        assert sock.getsockopt(socket.IPPROTO_IP, 10) == 0  # IP_MTU_DISCOVER is IP_PMTUDISC_DONT: DF clear
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+
+
+async def test_a_port_in_use_is_the_operators_to_free(site: Site) -> None:
+    second = TftpServer(HERE, site.content, TftpLimits(), site.finished, port=site.server.port)
+    with pytest.raises(PxebootError, match=f"{HERE} port {site.server.port}: in use") as raised:
+        await second.start()
+    assert f"sport = :{site.server.port}" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "interface", "message"),
+    [("192.0.2.1", None, "not an address of this machine"), (HERE, "absent0", "no interface 'absent0'")],
+)
+async def test_an_address_or_interface_that_is_not_there_is_named(
+    site: Site, address: str, interface: str | None, message: str
+) -> None:
+    server = TftpServer(address, site.content, TftpLimits(), site.finished, port=0, interface=interface)
+    with pytest.raises(PxebootError, match=message) as raised:
+        await server.start()
+    assert raised.value.hint
+
+
+async def test_without_a_socket_for_the_transfer_the_client_is_told(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_socket(address: str, port: int, interface: str | None) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(server_module, "_bound_socket", no_socket)
+    client.send(ReadRequest("text", "octet"))
+    assert (await client.receive())[0] == Error(0, "Server has no socket for it: Too many open files")
