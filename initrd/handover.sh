@@ -12,6 +12,14 @@ write_identity() {
     echo "$dns" | tr ',' '\n' | sed 's/^/nameserver /' >"$1/etc/resolv.conf"
 }
 
+# Without udev no device ever shows up in systemd, which would wait 90 s for a serial console's before it is up.
+# systemd-getty-generator asks for such a getty wherever the kernel has console=ttyS0.
+spare_serial_getty() {
+    [ ! -e "$1/lib/systemd/systemd-udevd" ] || return 0
+    mkdir -p /run/systemd/system
+    ln -sf /dev/null /run/systemd/system/serial-getty@.service
+}
+
 # Put the agent, the programs it needs and its unit where they outlive switch_root, outside the image's files.
 place_agent() {
     echo "$image" >"$PXEBOOT_RUN/image"
