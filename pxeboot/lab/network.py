@@ -80,7 +80,11 @@ def exists(namespace: str) -> bool:
 
 def processes(namespace: str) -> list[int]:
     """Pids of all processes (not: single threads) that live in the namespace now."""
-    return list(netns.ns_pids().get(namespace, []))
+    try:
+        wanted = (Path(netns.NETNS_RUN_DIR) / namespace).stat()
+    except FileNotFoundError:
+        return []
+    return [pid for pid in _pids() if _lives_in(pid, wanted)]
 
 
 def in_namespace(namespace: str, function: Callable[[], T]) -> T:
@@ -118,9 +122,21 @@ def interfaces(namespace: str) -> dict[str, str]:
     return in_namespace(namespace, read)
 
 
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _lives_in(pid: int, namespace: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(Path(f"/proc/{pid}/ns/net").stat(), namespace)
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended meanwhile
+
+
 def _plug(taps: Sequence[str]) -> None:
     """Runs inside the namespace: lo, the bridge and its taps."""
-    _IPV6_OFF.write_text("1") if _IPV6_OFF.exists() else None
+    if _IPV6_OFF.exists():  # a kernel may have no IPv6 to switch off
+        _IPV6_OFF.write_text("1")
     with IPRoute() as links:
         _up(links, "lo")
         # Without STP a port forwards at once; with it every boot would wait 30 s for its first DISCOVER.

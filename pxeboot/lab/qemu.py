@@ -17,11 +17,13 @@ NIC_ROMS = Path("/usr/lib/ipxe/qemu")
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 
+RUN_FOLDER = "run"
+
 MEMORY_MB = 1024
 """Holds the example image in RAM (compressed, in a tmpfs), its overlay, and Apache with PHP."""
 
 REBOOT_MILLISECONDS = 5000
-"""How long SeaBIOS waits after a network boot that failed before it starts over, as servers' firmware does."""
+"""How long SeaBIOS waits after a failed network boot before it starts over, as servers' firmware does."""
 
 QMP_TIMEOUT_SECONDS = 5.0
 
@@ -39,12 +41,13 @@ class Firmware(StrEnum):
 
 
 class Machine(BaseModel, frozen=True, extra="forbid"):
-    """What one virtual machine is made of. Its files (sockets, console log, UEFI variables) are in `folder`."""
+    """What one virtual machine is made of, and where its files are."""
 
     name: str
     mac: Mac
     tap: str
     folder: Path
+    """Its logs; what must go with the machine (sockets, UEFI variables) is in `run` below."""
     firmware: Firmware = Firmware.BIOS
     nic_rom: bool = True
     """False leaves the card without ROM, so that OVMF's own PXE boots. SeaBIOS has none: it needs the ROM."""
@@ -63,12 +66,12 @@ class Machine(BaseModel, frozen=True, extra="forbid"):
     @property
     def console_socket(self) -> Path:
         """Unix socket of the serial console; one client at a time."""
-        return self.folder / f"{self.name}.console"
+        return self.folder / RUN_FOLDER / f"{self.name}.console"
 
     @property
     def monitor_socket(self) -> Path:
         """Unix socket that speaks QMP, for `command`."""
-        return self.folder / f"{self.name}.qmp"
+        return self.folder / RUN_FOLDER / f"{self.name}.qmp"
 
     @property
     def output_log(self) -> Path:
@@ -78,14 +81,14 @@ class Machine(BaseModel, frozen=True, extra="forbid"):
     @property
     def variables(self) -> Path:
         """This machine's own copy of the UEFI variables."""
-        return self.folder / f"{self.name}.vars.fd"
+        return self.folder / RUN_FOLDER / f"{self.name}.vars.fd"
 
 
 def command_line(machine: Machine) -> list[str]:
     """QEMU's arguments for `machine`, the program first.
 
-    Always emulated (TCG): a hypervisor below us may offer KVM that cannot run firmware. virtio-rng, as OVMF starts
-    no network boot without a source of random numbers. `-no-reboot` is absent: nodes may restart.
+    Always emulated (TCG): a hypervisor below us may offer KVM that cannot run firmware. virtio-rng, as OVMF
+    starts no network boot without a source of random numbers. `-no-reboot` is absent: nodes may restart.
     """
     return [
         *(EMULATOR, "-name", machine.name, "-uuid", str(machine.uuid)),
@@ -113,7 +116,8 @@ def check(firmware: Firmware, nic_rom: bool = True) -> None:
 
 
 def prepare(machine: Machine) -> None:
-    """Put in `folder` what the machine needs there: for UEFI, factory-new variables."""
+    """Make its folders and, for UEFI, its variables as they come from the factory."""
+    machine.console_socket.parent.mkdir(parents=True, exist_ok=True)
     if machine.firmware is Firmware.UEFI:
         shutil.copyfile(OVMF_VARS, machine.variables)
 

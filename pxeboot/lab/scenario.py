@@ -1,0 +1,383 @@
+"""A whole lab: a private network, the server as an operator runs it, and machines switched on before it."""
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from pydantic import BaseModel, Field
+
+from pxeboot.errors import PxebootError
+from pxeboot.image.library import Library
+from pxeboot.lab import network, qemu, record
+from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
+from pxeboot.lab.record import Process, Record
+from pxeboot.mac import Mac
+from pxeboot.web.views import NodeDetail, NodeList, NodeView
+
+NAME = "lab"
+POLL_SECONDS = 0.5
+SERVER_START_SECONDS = 30.0
+TIMEOUT_SECONDS = 300.0
+"""For a machine from power-on to ready. Emulated on a busy computer it takes a minute or two."""
+PAGE_SECONDS = 30.0
+"""How long a node that is ready may take until its web server answers."""
+
+_MAC_PREFIX = "52:54:00:77:00"  # 52:54:00 is QEMU's; the rest keeps clear of machines made by hand
+_UNIX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path, less the final zero
+_LOG_LINES = 15
+
+
+class Loader(StrEnum):
+    """What the lab's group boots with."""
+
+    IPXE = "ipxe"
+    PXELINUX = "pxelinux"
+
+
+class Scenario(BaseModel, frozen=True, extra="forbid"):
+    """What a lab is made of."""
+
+    state_dir: Path
+    """Where the image library is (`images`); the lab's own files go to `lab/NAME` in it."""
+    name: str = Field(default=NAME, pattern=r"^[a-z0-9-]{1,32}$")
+    nodes: int = Field(default=2, ge=1, le=99)
+    firmware: Firmware = Firmware.BIOS
+    nic_rom: bool = True
+    image: str = "web"
+    loader: Loader = Loader.IPXE
+    memory_mb: int = Field(default=MEMORY_MB, ge=64)
+    timeout_seconds: float = Field(default=TIMEOUT_SECONDS, gt=0)
+
+    @property
+    def folder(self) -> Path:
+        """Where this lab's files are."""
+        return self.state_dir.absolute() / "lab" / self.name
+
+
+class Progress(BaseModel, frozen=True):
+    """How far one machine is."""
+
+    machine: Machine
+    powered_on: float
+    node: NodeView | None = None
+    """None until the server has heard of it."""
+
+    @property
+    def stage(self) -> str:
+        """The server's word for where it is; `firmware` until it has been heard of."""
+        return (self.node.stage if self.node else None) or "firmware"
+
+    @property
+    def ready(self) -> bool:
+        """Whether its system has come up."""
+        return self.stage in ("ready", "serving")
+
+
+def stage_seconds(powered_on: float, reached: Mapping[str, float]) -> dict[str, float]:
+    """Seconds spent in each stage but the last, in order; `firmware` comes first. Times in Unix seconds."""
+    starts = [("firmware", powered_on), *sorted(reached.items(), key=lambda item: item[1])]
+    return {stage: following - at for (stage, at), (_, following) in pairwise(starts)}
+
+
+def configuration(scenario: Scenario, server_folder: Path) -> str:
+    """The lab server's pxeboot.toml. A JSON string is a TOML string too."""
+    return f"""\
+[server]
+state_dir = {json.dumps(str(server_folder))}
+
+[[network]]
+interface = "{network.BRIDGE}"
+mode = "dhcp"
+subnet = "{network.ADDRESS.network}"
+pool = ["{network.ADDRESS.ip + 99}-{network.ADDRESS.ip + 198}"]
+
+[[group]]
+name = "lab"
+image = {json.dumps(scenario.image)}
+match = ["*"]
+loader = "{scenario.loader}"
+kernel_args = "console=ttyS0"
+"""
+
+
+class Lab:
+    """A lab that is up inside `async with`, and gone without trace (but its logs) after it.
+
+    `say` gets one line of plain words for each thing that is done.
+    """
+
+    def __init__(self, scenario: Scenario, say: Callable[[str], None] = lambda line: None) -> None:
+        self.scenario = scenario
+        self.machines = _machines(scenario)
+        self.server: subprocess.Popen[bytes] | None = None
+        self._say = say
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._emulators: dict[Mac, subprocess.Popen[bytes]] = {}
+        self._powered_on: dict[Mac, float] = {}
+        owner = record.process(os.getpid())
+        assert owner is not None
+        self._record = Record(
+            name=scenario.name, owner=owner, folder=scenario.folder, machines=tuple(self.machines)
+        )
+
+    @property
+    def namespace(self) -> str:
+        """The network namespace that everything is in."""
+        return record.namespace_of(self.scenario.name)
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the server's API."""
+        return self._record.server_folder / "pxeboot.sock"
+
+    @property
+    def server_log(self) -> Path:
+        """What the server logs."""
+        return self.scenario.folder / "server.log"
+
+    async def __aenter__(self) -> Self:
+        """Make the network and start the server; machines are still off. Raises PxebootError."""
+        self._check()
+        if record.claim(self._record):
+            self._say("Cleared away what a crashed lab had left behind.")
+        try:
+            self._make_files()
+            taps = [machine.tap for machine in self.machines]
+            network.create(self.namespace, taps)
+            self._say(
+                f"Made network namespace {self.namespace}: bridge {network.BRIDGE} with {network.ADDRESS}"
+                f" and taps {', '.join(taps)}. Nothing in it reaches another network."
+            )
+            await self.start_server()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    async def start_server(self) -> None:
+        """Start `pxeboot serve` in the namespace and wait until its API answers. Raises PxebootError."""
+        config = self._record.server_folder / "pxeboot.toml"
+        arguments = [sys.executable, "-m", "pxeboot.cli.main", "serve", "-c", str(config)]
+        self.server = self._start(arguments, self.server_log)
+        self._say(f"Started pxeboot serve in it; it logs to {self.server_log}")
+        deadline = time.monotonic() + SERVER_START_SECONDS
+        while await self._nodes() is None:
+            self._server_lives()
+            if time.monotonic() > deadline:
+                raise PxebootError(
+                    f"the server did not answer within {SERVER_START_SECONDS:.0f} s", f"see {self.server_log}"
+                )
+            await asyncio.sleep(POLL_SECONDS / 5)
+
+    async def power_on(self) -> None:
+        """Name every machine to the server as it is called here, and switch it on."""
+        for machine in self.machines:
+            await self._request("PATCH", f"/api/v1/nodes/{machine.mac}", {"name": machine.name})
+            qemu.prepare(machine)
+            self._powered_on[machine.mac] = time.time()
+            self._emulators[machine.mac] = self._start(qemu.command_line(machine), machine.output_log)
+        self._say(
+            f"Switched on {', '.join(machine.name for machine in self.machines)}: {_firmware(self.scenario)},"
+            f" {self.scenario.memory_mb} MB, no disk. Console logs are in {self.scenario.folder}"
+        )
+
+    async def follow(self) -> AsyncIterator[list[Progress]]:
+        """How far every machine is, twice a second, until all are ready.
+
+        Raises PxebootError when the server or a machine ends, or after `timeout_seconds`; then it names
+        who is stuck.
+        """
+        deadline = time.monotonic() + self.scenario.timeout_seconds
+        while True:
+            progress = await self.progress()
+            yield progress
+            if all(item.ready for item in progress):
+                return
+            self._server_lives()
+            self._machines_live()
+            if time.monotonic() > deadline:
+                raise _stuck(progress, self.scenario.timeout_seconds)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def progress(self) -> list[Progress]:
+        """How far every machine is now; without news where the server does not answer."""
+        nodes = {node.mac: node for node in await self._nodes() or []}
+        return [
+            Progress(machine=machine, powered_on=self._powered_on[machine.mac], node=nodes.get(machine.mac))
+            for machine in self.machines
+        ]
+
+    async def stage_seconds(self, machine: Machine) -> dict[str, float]:
+        """Seconds the machine has spent in each stage of its present boot; `firmware` comes first."""
+        answer = await self._request("GET", f"/api/v1/nodes/{machine.mac}")
+        boots = NodeDetail.model_validate(answer).boots
+        return stage_seconds(self._powered_on[machine.mac], boots[0].reached if boots else {})
+
+    async def page(self, address: str) -> str:
+        """The page that the node at `address` serves, fetched from inside. Raises PxebootError."""
+        return await asyncio.to_thread(network.in_namespace, self.namespace, lambda: fetch_page(address))
+
+    def _check(self) -> None:
+        """Everything that can be known to be missing, before anything is started. Raises PxebootError."""
+        network.check()
+        qemu.check(self.scenario.firmware, self.scenario.nic_rom)
+        library = Library(self.scenario.state_dir / "images")
+        if library.tag(self.scenario.image) is None:
+            raise PxebootError(
+                f"there is no image {self.scenario.image!r} in {self.scenario.state_dir}",
+                f"build it: pxeboot image build {self.scenario.image} --state-dir {self.scenario.state_dir}",
+            )
+        library.resolve(self.scenario.image)
+        longest = max((*(machine.console_socket for machine in self.machines), self.socket), key=_length)
+        if _length(longest) > _UNIX_SOCKET_PATH_BYTES:
+            raise PxebootError(f"{longest} is too long for a Unix socket", "choose a shorter --state-dir")
+
+    def _make_files(self) -> None:
+        """The server's folder, new: its configuration, and the library of the real one."""
+        folder = self._record.server_folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "images").symlink_to(self.scenario.state_dir.absolute() / "images")
+        (folder / "pxeboot.toml").write_text(configuration(self.scenario, folder))
+
+    def _start(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+        """Start a program in the namespace, in a session of its own so that a Ctrl-C reaches only us."""
+        with log.open("ab") as output:
+            child = network.in_namespace(
+                self.namespace,
+                lambda: subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                ),
+            )
+        self._children.append(child)
+        started = record.process(child.pid)
+        if started is not None:  # otherwise it has ended already, which its log explains
+            self._remember(started)
+        return child
+
+    def _remember(self, started: Process) -> None:
+        self._record = self._record.model_copy(update={"processes": (*self._record.processes, started)})
+        record.write(self._record)
+
+    def _server_lives(self) -> None:
+        assert self.server is not None
+        if self.server.poll() is not None:
+            raise PxebootError(
+                f"pxeboot serve ended with status {self.server.returncode}:\n{_last_lines(self.server_log)}",
+                f"its whole log is {self.server_log}",
+            )
+
+    def _machines_live(self) -> None:
+        for machine in self.machines:
+            child = self._emulators[machine.mac]
+            if child.poll() is not None:
+                raise PxebootError(
+                    f"{machine.name} is off: QEMU ended with status {child.returncode}:\n"
+                    f"{_last_lines(machine.output_log)}",
+                    f"see its console log: {machine.console_log}",
+                )
+
+    async def _nodes(self) -> list[NodeView] | None:
+        """What the server's API says of its nodes; None when it does not answer (it may be starting)."""
+        try:
+            answer = await self._request("GET", "/api/v1/nodes")
+        except (OSError, aiohttp.ClientError, TimeoutError):
+            return None
+        return NodeList.model_validate(answer).nodes
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        connector = aiohttp.UnixConnector(str(self.socket))
+        limit = aiohttp.ClientTimeout(total=10)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=limit) as session,
+            session.request(method, f"http://pxeboot{path}", json=body, raise_for_status=True) as response,
+        ):
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    def _end(self) -> None:
+        record.clear(self.scenario.name, self._record)
+        for child in self._children:
+            child.wait()
+
+
+def fetch_page(address: str) -> str:
+    """GET / from a web server, tried again until it answers with 200. Raises PxebootError."""
+    deadline = time.monotonic() + PAGE_SECONDS
+    while True:
+        trouble = ""
+        connection = http.client.HTTPConnection(address, timeout=PAGE_SECONDS)
+        try:
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            if response.status == http.HTTPStatus.OK:
+                return response.read().decode(errors="replace")
+            trouble = f"{response.status} {response.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            trouble = str(error)
+        finally:
+            connection.close()
+        if time.monotonic() > deadline:
+            raise PxebootError(f"http://{address}/ gave no page: {trouble}", "look at the node's console log")
+        time.sleep(POLL_SECONDS)
+
+
+def _machines(scenario: Scenario) -> list[Machine]:
+    return [
+        Machine(
+            name=f"node{number}",
+            mac=Mac.parse(f"{_MAC_PREFIX}:{number:02x}"),
+            tap=f"tap{number}",
+            folder=scenario.folder,
+            firmware=scenario.firmware,
+            nic_rom=scenario.nic_rom,
+            memory_mb=scenario.memory_mb,
+        )
+        for number in range(1, scenario.nodes + 1)
+    ]
+
+
+def _stuck(progress: list[Progress], seconds: float) -> PxebootError:
+    """The error that names every machine that is not ready, where it is, and where to look."""
+    late = [item for item in progress if not item.ready]
+    lines = [f"not ready after {seconds:.0f} s:"]
+    for item in late:
+        why = (item.node.failure or item.node.detail) if item.node else None
+        lines.append(f"  {item.machine.name} is in stage {item.stage}" + (f" ({why})" if why else ""))
+    logs = ", ".join(str(item.machine.console_log) for item in late)
+    return PxebootError("\n".join(lines), f"see what it said on its console: {logs}")
+
+
+def _firmware(scenario: Scenario) -> str:
+    if scenario.firmware is Firmware.BIOS:
+        return "BIOS (SeaBIOS, iPXE in the network card)"
+    return f"UEFI (OVMF, {'iPXE in the network card' if scenario.nic_rom else 'its own PXE'})"
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def _length(path: Path) -> int:
+    return len(os.fsencode(path))
