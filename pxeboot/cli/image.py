@@ -1,0 +1,133 @@
+"""`pxeboot image`: build images, and see which there are."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pxeboot.image import recipes
+from pxeboot.image.build import build as build_image
+from pxeboot.image.library import Image, Library
+
+app = typer.Typer(help="Build images, and see which there are.", no_args_is_help=True)
+
+StateDir = Annotated[Path, typer.Option("--state-dir", help="Where the image library and the caches are.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_STATE_DIR = Path("/var/lib/pxeboot")
+_MEGABYTE = 1_000_000
+
+
+@app.command()
+def build(
+    recipe: Annotated[str, typer.Argument(help='A recipe file, its folder, or a shipped one, like "web".')],
+    tag: Annotated[str | None, typer.Option(help="Tag to move; default: the recipe's name.")] = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Build an image from a recipe, put it into the library and move the tag."""
+    loaded = recipes.load(recipe)
+    name = tag or loaded.recipe.name
+    with _Bars() as bars:
+        image = asyncio.run(build_image(loaded, state_dir, name, bars.show))
+    sizes = image.manifest.artefacts
+    Console().print(
+        f"{name} is now {image.digest}\n"
+        f"root {_megabytes(sizes.root.size)} ({_megabytes(image.manifest.unpacked_bytes)} unpacked), "
+        f"kernel {_megabytes(sizes.kernel.size)}, initrd {_megabytes(sizes.initrd.size)}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command("list")
+def list_images(as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+    """List the images in the library, newest first."""
+    library = Library(state_dir / "images")
+    rows = [_summary(image, library) for image in library.list()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("IMAGE", "TAGS", "RECIPE", "SUITE", "KERNEL", "ROOT", "UNPACKED", box=None)
+    for image, row in zip(library.list(), rows, strict=True):
+        made = image.manifest
+        table.add_row(
+            image.digest[:12], ", ".join(row["tags"]), made.recipe, made.suite, made.kernel_version,
+            _megabytes(made.artefacts.root.size), _megabytes(made.unpacked_bytes),
+        )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A tag, a digest, or the beginning of one.")],
+    as_json: AsJson = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Show what an image is made of."""
+    library = Library(state_dir / "images")
+    image = library.resolve(name)
+    if as_json:
+        packages = dict(image.manifest.packages)
+        typer.echo(json.dumps(_summary(image, library) | {"packages": packages}, indent=2))
+        return
+    made, artefacts = image.manifest, image.manifest.artefacts
+    table = Table(box=None, show_header=False)
+    table.add_row("image", image.digest)
+    table.add_row("tags", ", ".join(_tags(image, library)))
+    table.add_row("recipe", f"{made.recipe} ({made.suite})")
+    table.add_row("kernel", f"{made.kernel_version}, {_megabytes(artefacts.kernel.size)}")
+    table.add_row("initrd", _megabytes(artefacts.initrd.size))
+    table.add_row("root", f"{_megabytes(artefacts.root.size)}, {_megabytes(made.unpacked_bytes)} unpacked")
+    table.add_row("folder", str(image.path))
+    table.add_row("packages", str(len(made.packages)))
+    for package, version in made.packages:
+        table.add_row("", f"{package} {version}")
+    Console().print(table, highlight=False)
+
+
+def _summary(image: Image, library: Library) -> dict[str, object]:
+    return {
+        "digest": image.digest,
+        "tags": _tags(image, library),
+        **image.manifest.model_dump(mode="json", exclude={"packages", "format"}),
+    }
+
+
+def _tags(image: Image, library: Library) -> list[str]:
+    return [tag for tag, digest in library.tags().items() if digest == image.digest]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / _MEGABYTE:.1f} MB"
+
+
+class _Bars:
+    """One line per step of a build, with its time."""
+
+    def __init__(self) -> None:
+        columns = (
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: str, share: float | None) -> None:
+        """Take what `build` reports."""
+        if step not in self._tasks:
+            self._tasks[step] = self._progress.add_task(step, total=None)
+        if share is not None:
+            self._progress.update(self._tasks[step], total=1.0, completed=share)

@@ -1,0 +1,105 @@
+"""From a recipe to an entry of the library: the steps, in order, and which of them go side by side."""
+
+import asyncio
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pxeboot.errors import PxebootError
+from pxeboot.image import curl, initrd, kernel, rootfs, squashfs
+from pxeboot.image.command import check_ready
+from pxeboot.image.kernel import Kernel, ModuleIndex
+from pxeboot.image.library import Draft, Image, Library
+from pxeboot.image.manifest import Artefact, Artefacts, Manifest
+from pxeboot.image.recipe import Recipe
+from pxeboot.image.recipes import LoadedRecipe
+from pxeboot.resources import initrd_files
+
+Progress = Callable[[str, float | None], None]
+"""Told the name of a step and the share of it that is done, 0 to 1; None: under way, nobody knows how far."""
+
+_CLOCK_GRAIN_SECONDS = 1.0
+"""File times come from a coarser clock than ours and may lie a little before it."""
+
+
+async def build(loaded: LoadedRecipe, state_dir: Path, tag: str, progress: Progress) -> Image:
+    """Make the image, put it into the library below `state_dir`, and let `tag` point to it.
+
+    When this fails or is cancelled, no mount, no process and no half entry is left. Raises PxebootError.
+    """
+    check_ready()
+    library, cache = Library(state_dir / "images"), state_dir / "cache"
+    began = time.time() - _CLOCK_GRAIN_SECONDS
+    with library.draft() as draft:
+        tree = draft.scratch / "root"
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_debian(loaded, tree, draft, progress))
+                starting = group.create_task(_kernel_and_initrd(loaded.recipe, cache, draft, progress))
+        except* PxebootError as failures:
+            raise _first(failures) from None
+        manifest = await _finish(loaded.recipe, starting.result(), tree, draft, began, progress)
+        image = library.put(draft, manifest)
+        library.set_tag(tag, image.digest)
+    return image
+
+
+def _first(failures: BaseExceptionGroup[PxebootError]) -> PxebootError:
+    error = failures.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _debian(loaded: LoadedRecipe, tree: Path, draft: Draft, progress: Progress) -> None:
+    report = partial(progress, "root file system")
+    report(0.0)
+    temporary = draft.scratch / "tmp"
+    temporary.mkdir()
+    await rootfs.make(loaded.recipe, loaded.sources, tree, temporary, report)
+    report(1.0)
+
+
+async def _kernel_and_initrd(recipe: Recipe, cache: Path, draft: Draft, progress: Progress) -> Kernel:
+    progress("kernel", None)
+    found = await kernel.fetch(recipe.kernel, recipe.suite, cache, draft.scratch)
+    ModuleIndex.read(found).closure(recipe.modules)  # a wrong name is told now, not when Debian is installed
+    shutil.copyfile(found.vmlinuz, draft.entry / "kernel")
+    progress("kernel", 1.0)
+    progress("curl", None)
+    static_curl = await curl.fetch(cache, draft.scratch, partial(progress, "curl"))
+    progress("curl", 1.0)
+    progress("initrd", None)
+    await initrd.make(found, static_curl, initrd_files(), draft.entry / "initrd", draft.scratch)
+    progress("initrd", 1.0)
+    return found
+
+
+async def _finish(
+    recipe: Recipe, used: Kernel, tree: Path, draft: Draft, began: float, progress: Progress
+) -> Manifest:
+    progress("squashfs", None)
+    names = (*initrd.module_names(initrd_files()), *recipe.modules)
+    await used.install_modules(ModuleIndex.read(used).closure(names), tree / "usr")
+    packages = await rootfs.packages(tree)
+    rootfs.finish(tree, recipe.drop, began)
+    target = draft.entry / "root.squashfs"
+    await squashfs.make(tree, target, recipe.squashfs, rootfs.EPOCH, partial(progress, "squashfs"))
+    return Manifest(
+        recipe=recipe.name,
+        suite=recipe.suite,
+        kernel_version=used.release,
+        artefacts=Artefacts(
+            root=_artefact(target),
+            kernel=_artefact(draft.entry / "kernel"),
+            initrd=_artefact(draft.entry / "initrd"),
+        ),
+        unpacked_bytes=rootfs.unpacked_bytes(tree),
+        packages=packages,
+    )
+
+
+def _artefact(path: Path) -> Artefact:
+    with path.open("rb") as file:
+        return Artefact(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
