@@ -31,11 +31,15 @@ class Subscription:
         self._waiting.append(event)
         self._news.set()
 
-    async def next(self) -> Event:
-        """The next event; waits for one."""
-        while not self._waiting:
+    async def next(self, seconds: float) -> Event | None:
+        """The next event; None where none came within `seconds`."""
+        if not self._waiting:
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                return None
         return self._waiting.popleft()
 
 

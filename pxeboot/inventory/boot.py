@@ -48,7 +48,10 @@ _PATH = (
     Stage.READY,
 )
 _IN_INITRD = frozenset({Stage.NETWORK, Stage.IMAGE, Stage.ROOT})
-_UP = frozenset({Stage.READY, Stage.SERVING, Stage.DRAINING})
+BEFORE_KERNEL_RUNS = frozenset(_PATH[: _PATH.index(Stage.NETWORK)])
+"""Firmware and loader have the machine; a loader may ask for its script again."""
+UP = frozenset({Stage.READY, Stage.SERVING, Stage.DRAINING})
+"""The system runs and sends heartbeats."""
 
 
 def _later(stage: Stage) -> frozenset[Stage]:
@@ -165,7 +168,7 @@ class Boot:
     def overdue(self, now: float) -> tuple[Stage, str] | None:
         """What silence has made of this boot: the stage it is in now, and the failure's sentence."""
         silent = now - self.heard
-        if self.stage in _UP:
+        if self.stage in UP:
             return (Stage.LOST, f"silent: no heartbeat for {silent:.0f} s") if silent > LOST_SECONDS else None
         limit = LIMIT_SECONDS.get(self.stage)
         if limit is None or silent <= limit:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from pxeboot.events import Bus
-from pxeboot.inventory.boot import Boot, Stage, continues
+from pxeboot.inventory.boot import BEFORE_KERNEL_RUNS, UP, Boot, Stage, continues
 from pxeboot.inventory.node import Node, seen
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
@@ -42,7 +42,7 @@ class Progress:
         if boot is not None and continues(boot, client.is_ipxe, now):
             await self._save(replace(boot, heard=now, firmware=client.firmware, retries=boot.retries + 1))
             return
-        if boot is not None and boot.stage in (Stage.READY, Stage.SERVING, Stage.DRAINING):
+        if boot is not None and boot.stage in UP:
             log.info("%s: asks to boot again; it was %s", client.mac, boot.stage.value)
         await self._save(Boot.begin(secrets.token_hex(8), client.mac, client.firmware, now))
 
@@ -63,8 +63,21 @@ class Progress:
         await self._save(boot)
         return boot
 
+    async def ordered(self, mac: Mac, image: str, loader: str) -> Boot:
+        """The machine's loader asks what to boot: in this boot, or in one whose DHCP we did not see."""
+        boot = await self._store.boot(mac)
+        if boot is None or boot.stage not in BEFORE_KERNEL_RUNS:
+            boot = Boot.begin(secrets.token_hex(8), mac, "", time.time())
+            await self._save(boot)
+        ordered = await self.reach(mac, Stage.SCRIPT, image=image, loader=loader)
+        assert ordered is not None
+        return ordered
+
     async def report(self, boot: Boot, stage: Stage, detail: str, done: int, total: int) -> None:
-        """The node says where it is. Raises WrongStep where it cannot be there."""
+        """The node says where it is. Raises WrongStep where it cannot be; `ready` again is a heartbeat."""
+        if stage is Stage.READY and boot.stage in UP:
+            await self._save(replace(boot, heard=time.time(), detail=detail), durable=False)
+            return
         failure = detail if stage is Stage.FAILED else ""
         moved = boot.step(stage, time.time(), detail=detail, done=done, total=total, failure=failure)
         if stage is Stage.FAILED:

@@ -83,13 +83,13 @@ class SqliteStore:
         await self._write_lease(pool.bind(mac, address, now + seconds))
         return True
 
-    async def extend(self, mac: Mac, now: float, seconds: float) -> None:
-        for pool in self._pools.values():
-            lease = pool.lease_of(mac)
-            if lease is None or lease.state is not LeaseState.BOUND:
-                continue
-            if lease.expires < now + seconds / 2 and pool.allows(mac, lease.address, now):
-                await self._write_lease(pool.bind(mac, lease.address, now + seconds))
+    async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
+        pool = self._pools[network]
+        lease = pool.lease_of(mac)
+        if lease is None or lease.state is not LeaseState.BOUND or lease.expires >= now + seconds / 2:
+            return
+        if pool.allows(mac, lease.address, now):
+            await self._write_lease(pool.bind(mac, lease.address, now + seconds))
 
     async def release(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
         return await self._write_change(self._pools[network].release(mac, address, now))

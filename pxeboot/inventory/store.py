@@ -50,8 +50,8 @@ class Store(Protocol):
     ) -> bool:
         """Promise the address until `now + seconds`, on disk. False: this machine cannot have it."""
 
-    async def extend(self, mac: Mac, now: float, seconds: float) -> None:
-        """Prolong the active lease of a machine that has shown that it lives, once half of it is over."""
+    async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
+        """Prolong the lease of a machine that has shown that it lives, once half of it is over, on disk."""
 
     async def release(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
         """The machine gives the address back, on disk. False: it did not have it."""

@@ -1,0 +1,239 @@
+"""The wiring: every part made, started in order, and ended in the reverse one."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from aiohttp import web
+
+from pxeboot.config import Config, load
+from pxeboot.dhcp.server import DhcpServer
+from pxeboot.errors import PxebootError
+from pxeboot.events import Bus
+from pxeboot.image.library import Library
+from pxeboot.inventory.boot import Stage
+from pxeboot.inventory.progress import Progress
+from pxeboot.inventory.store import Subnet, open_store
+from pxeboot.orders import Orders, Refusal
+from pxeboot.preflight import find_loader, needed_loaders, only_server, port_error, resolve
+from pxeboot.pxe.script import pxelinux_config, pxelinux_name
+from pxeboot.site import Site
+from pxeboot.tasks import Tasks
+from pxeboot.tftp.server import TftpServer, TransferRecord
+from pxeboot.tftp.transfer import TftpLimits
+from pxeboot.web.commands import Commands
+from pxeboot.web.node_api import NodeApi
+from pxeboot.web.operator_api import OperatorApi
+
+log = logging.getLogger(__name__)
+
+SOCKET_NAME = "pxeboot.sock"
+EXPIRE_SECONDS = 5.0
+"""How often boots that have gone silent are looked for."""
+SHUTDOWN_SECONDS = 2.0
+"""What requests under way are given when the server ends; it is gone within 5 s."""
+
+
+async def serve(path: Path) -> None:
+    """Run until SIGTERM or SIGINT. Raises PxebootError where it cannot start; then nothing is left behind."""
+    config = load(path)
+    logging.getLogger().setLevel(config.server.log_level.upper())
+    stop, reread = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reread.set)
+    with only_server(config.server.state_dir):
+        async with AsyncExitStack() as ending:
+            server = Server(await asyncio.to_thread(resolve, config), ending)
+            await server.start()
+            log.info("ready")
+            server.tasks.keep(partial(_reread_on, reread, path, server), "reread")
+            await stop.wait()
+            log.info("ending")
+
+
+async def _reread_on(reread: asyncio.Event, path: Path, server: "Server") -> None:
+    await reread.wait()
+    reread.clear()
+    try:
+        await server.use(load(path))
+    except PxebootError as error:
+        log.error("the configuration stays as it was: %s (%s)", error, error.hint)
+
+
+class Server:
+    """All services of one site on one event loop."""
+
+    def __init__(self, site: Site, ending: AsyncExitStack) -> None:
+        """`ending` is unwound by the caller, whatever happens."""
+        state_dir = site.config.server.state_dir
+        self.tasks = Tasks()
+        self._site = site
+        self._ending = ending
+        self._bus = Bus()
+        self._library = Library(state_dir / "images")
+        for group in site.config.group:
+            self._library.resolve(group.image)
+        self._loaders = _read_loaders(site.config)
+        self._store = open_store(state_dir)
+        self._progress = Progress(self._store, self._bus)
+        self._secret = _secret(state_dir / "secret")
+        self._orders = Orders(site, self._store, self._progress, self._library, self._secret)
+
+    async def start(self) -> None:
+        """Open everything, DHCP last: who is given an address finds the rest there. Raises PxebootError."""
+        self._ending.push_async_callback(self._store.close)
+        self._ending.push_async_callback(self.tasks.close)
+        await self._store.use_subnets(_subnets(self._site))
+        self.tasks.keep(self._expire, "stage limits")
+        await self._start_http()
+        for _, address in self._listening():
+            await self._start_tftp(address)
+        for interface, address in self._listening():
+            dhcp = DhcpServer(interface, address, self._site, self._store, self._progress)
+            self._ending.push_async_callback(dhcp.close)
+            await dhcp.start()
+
+    async def use(self, config: Config) -> None:
+        """Take a new configuration; what is bound to sockets stays. Raises PxebootError, nothing changed."""
+        site = await asyncio.to_thread(resolve, config)
+        for group in config.group:
+            self._library.resolve(group.image)
+        loaders = _read_loaders(config)
+        if (config.server, config.tftp, _interfaces(site)) != (
+            self._site.config.server,
+            self._site.config.tftp,
+            _interfaces(self._site),
+        ):
+            raise PxebootError(
+                "[server], [tftp] and interfaces are read at start only", "restart pxeboot to change them"
+            )
+        self._site.config, self._site.networks, self._loaders = site.config, site.networks, loaders
+        await self._store.use_subnets(_subnets(site))
+        log.info("the configuration has been reread")
+
+    def _listening(self) -> list[tuple[str, IPv4Address]]:
+        return [
+            (network.config.interface, network.address)
+            for network in self._site.networks
+            if network.config.interface is not None and network.address is not None
+        ]
+
+    async def _start_http(self) -> None:
+        commands = Commands()
+        nodes = NodeApi(
+            self._site, self._store, self._progress, self._library, self._orders, commands, self._secret
+        )
+        runner = await self._runner(nodes.application())
+        for _, address in self._listening():
+            await _listen(runner, str(address), self._site.config.server.http_port)
+        operators = OperatorApi(self._site, self._store, self._bus, commands)
+        runner = await self._runner(operators.application())
+        await _listen(runner, *self._site.config.server.admin_endpoint)
+        await _listen_unix(runner, self._site.config.server.state_dir / SOCKET_NAME)
+
+    async def _runner(self, application: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._ending.push_async_callback(runner.cleanup)
+        await runner.setup()
+        return runner
+
+    async def _start_tftp(self, address: IPv4Address) -> None:
+        config = self._site.config.tftp
+        tftp = TftpServer(
+            str(address),
+            partial(self._tftp_content, address),
+            TftpLimits(config.max_block_size, config.max_window_size, config.max_transfers),
+            self._tftp_finished,
+        )
+        self._ending.push_async_callback(tftp.close)
+        await tftp.start()
+
+    async def _tftp_content(self, server: IPv4Address, name: str, peer: str) -> bytes | None:
+        """A loader, or the PXELINUX configuration of a machine; nothing else has a name here."""
+        loader = self._loaders.get(name)
+        if loader is not None:
+            lease = await self._store.lease_at(IPv4Address(peer))
+            if lease is not None:
+                await self._progress.reach(lease.mac, Stage.LOADER, loader=name)
+            return loader
+        mac = pxelinux_name(name)
+        if mac is None:
+            return None
+        told = await self._orders.for_machine(mac, server, "PXELINUX")
+        return None if isinstance(told, Refusal) else pxelinux_config(told).encode()
+
+    def _tftp_finished(self, record: TransferRecord) -> None:
+        self.tasks.spawn(self._note_transfer(record), "TFTP record")
+
+    async def _note_transfer(self, record: TransferRecord) -> None:
+        lease = await self._store.lease_at(IPv4Address(record.peer))
+        if lease is not None:
+            await self._progress.sent(lease.mac, f"tftp {record.name}", record.bytes, record.retransmissions)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            await self._progress.expire()
+
+
+def _subnets(site: Site) -> list[Subnet]:
+    return [
+        Subnet(
+            network.config.subnet,
+            network.config.pool,
+            frozenset(item for item in (network.address, network.config.router) if item is not None),
+        )
+        for network in site.networks
+    ]
+
+
+def _interfaces(site: Site) -> set[tuple[str | None, IPv4Address | None]]:
+    return {(network.config.interface, network.address) for network in site.networks}
+
+
+def _read_loaders(config: Config) -> dict[str, bytes]:
+    return {loader.name: find_loader(loader).read_bytes() for loader in needed_loaders(config)}
+
+
+def _secret(path: Path) -> bytes:
+    """The key that signs boot tokens, made once: tokens outlive the process. Raises PxebootError."""
+    try:
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            draft.unlink(missing_ok=True)
+            draft.touch(0o600, exist_ok=False)
+            with draft.open("wb") as file:
+                file.write(secrets.token_bytes(32))
+                os.fsync(file.fileno())
+            draft.rename(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise PxebootError(f"{path}: {error.strerror}", "the state directory must be writable") from error
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise port_error(host, port, error) from error
+    log.info("HTTP on %s:%d", host, port)
+
+
+async def _listen_unix(runner: web.AppRunner, path: Path) -> None:
+    """The command line's socket, for the owner only from its first moment on."""
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)  # noqa: ASYNC240  a killed server's; we hold the lock, so it is nobody's
+        await web.UnixSite(runner, str(path)).start()
+    except OSError as error:
+        raise PxebootError(f"{path}: {error}", "its path may have 107 bytes; choose a state_dir") from error
+    finally:
+        os.umask(before)

@@ -1,0 +1,157 @@
+"""`pxeboot node`: list, show, set, forget, reboot, watch."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pxeboot.cli.client import ask, connect, run
+from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
+
+app = typer.Typer(no_args_is_help=True)
+
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="A MAC address or a name")]
+
+
+@app.command("list")
+def list_nodes(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """All nodes and where their boots are."""
+    told = ask(state_dir_of(config, state_dir), "GET", "/nodes")
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    table = Table("node", "mac", "group", "address", "stage", "since", "", box=None, pad_edge=False)
+    for node in told["nodes"]:
+        table.add_row(
+            node["name"],
+            node["mac"],
+            node["group"] or "-",
+            node["address"] or (f"({node['reserved']})" if node["reserved"] else "-"),
+            node["stage"] or "-",
+            _ago(node["stage_since"]),
+            describe(node),
+        )
+    Console().print(
+        table if told["nodes"] else "no nodes yet: switch a machine on, or `pxeboot node set MAC`"
+    )
+
+
+@app.command()
+def show(
+    node: NodeName, config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJson = False
+) -> None:
+    """A node and its last boots, stage by stage."""
+    told = ask(state_dir_of(config, state_dir), "GET", f"/nodes/{node}")
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for key in ("name", "mac", "uuid", "group", "reserved", "address", "image"):
+        console.print(f"{key:9} {told[key] or '-'}", markup=False)
+    for boot in told["boots"]:
+        _print_boot(console, boot)
+
+
+@app.command("set")
+def set_node(
+    node: NodeName,
+    name: Annotated[str | None, typer.Option(help="A name for it")] = None,
+    group: Annotated[str | None, typer.Option(help='Its group; "" for what the patterns say')] = None,
+    address: Annotated[str | None, typer.Option(help='Reserve an address; "" for one of the pool')] = None,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Name a node, put it into a group, reserve its address. Holds from its next packet on.
+
+    A MAC address that has not been seen yet is announced by this.
+    """
+    wishes: dict[str, str | None] = {"name": name, "group": group, "address": address}
+    patch = {key: value or None for key, value in wishes.items() if value is not None}
+    told = ask(state_dir_of(config, state_dir), "PATCH", f"/nodes/{node}", patch)
+    typer.echo(
+        f"{told['mac']}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
+    )
+
+
+@app.command()
+def forget(node: NodeName, config: ConfigPath = None, state_dir: StateDir = None) -> None:
+    """Forget a node, its settings and its boots. It may come back as a new one."""
+    ask(state_dir_of(config, state_dir), "DELETE", f"/nodes/{node}")
+    typer.echo(f"{node} is forgotten")
+
+
+@app.command()
+def reboot(node: NodeName, config: ConfigPath = None, state_dir: StateDir = None) -> None:
+    """Have the node's agent restart it."""
+    ask(state_dir_of(config, state_dir), "POST", f"/nodes/{node}/command", {"command": "reboot"})
+    typer.echo(f"{node}: its agent has been told to reboot")
+
+
+@app.command()
+def watch(
+    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="One node only")] = None,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every change of a boot as it happens, until Ctrl-C."""
+    run(_watch(node, state_dir_of(config, state_dir), as_json))
+
+
+async def _watch(only: str | None, state_dir: Path, as_json: bool) -> None:
+    shown: dict[str, str] = {}
+    async with connect(state_dir) as client:
+        _print_changes((await client.ask("GET", "/nodes"))["nodes"], only, shown, as_json)
+        async for kind, about in client.events():
+            if kind in ("boot", "node"):
+                nodes = (await client.ask("GET", "/nodes"))["nodes"]
+                _print_changes([item for item in nodes if item["mac"] == about["mac"]], only, shown, as_json)
+
+
+def _print_changes(
+    nodes: list[dict[str, Any]], only: str | None, shown: dict[str, str], as_json: bool
+) -> None:
+    for node in nodes:
+        if only not in (None, node["name"], node["mac"]):
+            continue
+        line = f"{node['mac']}  {node['name']}  {node['stage'] or '-'}  {describe(node)}".rstrip()
+        if shown.get(node["mac"]) != line:
+            shown[node["mac"]] = line
+            typer.echo(json.dumps(node) if as_json else f"{time.strftime('%H:%M:%S')}  {line}")
+
+
+def describe(node: dict[str, Any]) -> str:
+    """What is to be said of a node beside its stage: why it failed, or how far it is."""
+    if node["failure"]:
+        return str(node["failure"])
+    if node["total"]:
+        return f"{node['done'] / 1e6:.1f} of {node['total'] / 1e6:.1f} MB"
+    return str(node["detail"])
+
+
+def _print_boot(console: Console, boot: dict[str, Any]) -> None:
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(boot["started"]))
+    console.print(f"\nboot {boot['id']} of {started}: {boot['stage']}", style="bold", markup=False)
+    for key in ("firmware", "loader", "image", "address", "failure"):
+        if boot[key]:
+            console.print(f"  {key:9} {boot[key]}", markup=False)
+    if boot["retries"]:
+        console.print(f"  {'retries':9} {boot['retries']}")
+    for stage, at in boot["reached"].items():
+        console.print(f"  {at - boot['started']:8.1f} s  {stage}")
+    for what, size in boot["sent"].items():
+        console.print(f"  {size / 1e6:8.1f} MB by {what}", markup=False)
+
+
+def _ago(moment: float | None) -> str:
+    if moment is None:
+        return "-"
+    seconds = max(0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

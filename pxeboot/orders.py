@@ -1,0 +1,92 @@
+"""What one machine is told to boot: node, group, image and token brought together, anew for each boot."""
+
+import logging
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+
+from pxeboot.config import GroupConfig
+from pxeboot.errors import PxebootError
+from pxeboot.image.library import Image, Library
+from pxeboot.inventory.node import Node, group_of
+from pxeboot.inventory.progress import Progress
+from pxeboot.inventory.store import Store
+from pxeboot.mac import Mac
+from pxeboot.pxe.script import Instructions
+from pxeboot.site import Site
+from pxeboot.web.token import LIFETIME_SECONDS, Claim, sign
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a machine is told to boot nothing, for its console and for the log."""
+
+    reason: str
+
+
+class Orders:
+    """Writes the instructions of a boot when its loader asks for them."""
+
+    def __init__(self, site: Site, store: Store, progress: Progress, library: Library, secret: bytes) -> None:
+        self._site = site
+        self._store = store
+        self._progress = progress
+        self._library = library
+        self._secret = secret
+
+    async def for_machine(self, mac: Mac, server: IPv4Address, loader: str) -> Instructions | Refusal:
+        """The instructions for the boot that this machine is in, with a token made for it.
+
+        `server` is our address as the machine reaches it; `loader` is what asks, for the record.
+        """
+        node = await self._store.node(mac)
+        group = group_of(node, self._site.config) if node else None
+        if node is None or group is None:
+            return self._refuse(mac, f"no group claims {mac}")
+        try:
+            image = self._library.resolve(group.image)
+        except PxebootError as error:
+            return self._refuse(mac, str(error))
+        boot = await self._progress.ordered(mac, image.digest, loader)
+        claim = Claim(boot.id, mac, image.digest, int(time.time()) + LIFETIME_SECONDS)
+        log.info("%s: boots %s, image %s (%s)", mac, node.name, group.image, image.digest[:12])
+        return await self._instructions(node, group, image, server, sign(claim, self._secret))
+
+    def _refuse(self, mac: Mac, reason: str) -> Refusal:
+        log.warning("%s: nothing to boot: %s", mac, reason)
+        return Refusal(reason)
+
+    async def _instructions(
+        self, node: Node, group: GroupConfig, image: Image, server: IPv4Address, token: str
+    ) -> Instructions:
+        base = self._site.base_url(server)
+        root = image.manifest.artefacts.root
+        address, router, dns = await self._addresses(node.mac, server)
+        return Instructions(
+            mac=node.mac,
+            name=node.name,
+            url=f"{base}/boot/{token}",
+            script_url=f"{base}/ipxe/{node.mac}",
+            image=image.digest,
+            root_sha256=root.sha256,
+            root_size=root.size,
+            kernel_args=group.kernel_args,
+            address=address,
+            router=router,
+            dns=dns,
+        )
+
+    async def _addresses(
+        self, mac: Mac, server: IPv4Address
+    ) -> tuple[str, IPv4Address | None, tuple[IPv4Address, ...]]:
+        """The machine's own lease, so that the initrd need not ask for it again."""
+        now = time.time()
+        for network in self._site.networks:
+            lease = await self._store.lease_of(network.config.subnet, mac)
+            if lease is not None and lease.active(now):
+                prefix = IPv4Interface((lease.address, network.config.subnet.prefixlen))
+                dns = network.config.dns if network.config.dns is not None else (server,)
+                return str(prefix), network.config.router or network.address, dns
+        return "", None, ()

@@ -1,0 +1,187 @@
+"""Everything that can be wrong before the server starts, looked at in one go."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from pxeboot.config import Config, NetworkConfig
+from pxeboot.dhcp.server import open_udp
+from pxeboot.errors import PxebootError
+from pxeboot.image.library import Library
+from pxeboot.links import addresses
+from pxeboot.pxe.arch import LDLINUX, LPXELINUX, SNPONLY_X64, UNDIONLY, Loader
+from pxeboot.site import Network, Site
+
+TFTP_PORT = 69
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `pxeboot check`: what was looked at, what was seen, and the error if it will not do."""
+
+    subject: str
+    seen: str
+    error: PxebootError | None = None
+
+
+def look(config: Config) -> Iterator[Finding]:
+    """Check interfaces, ports, loaders and images, one finding each, all of them."""
+    networks: list[Network] = []
+    for item in config.network:
+        if item.interface is None:
+            networks.append(Network(item, None))
+            continue
+        finding, network = _look_at_interface(item, config)
+        networks += [network] if network else []
+        yield finding
+    if server_runs(config.server.state_dir):
+        yield Finding("ports", "in use by the pxeboot that runs with this state directory")
+    else:
+        yield from _ports(config, networks)
+    for loader in needed_loaders(config):
+        yield _tried(f"loader {loader.name}", lambda loader=loader: str(find_loader(loader)))  # type: ignore[misc]
+    library = Library(config.server.state_dir / "images")
+    for group in config.group:
+        yield _tried(
+            f"image {group.image}",
+            lambda group=group: f"{library.resolve(group.image).digest[:12]}, for group {group.name}",  # type: ignore[misc]
+        )
+
+
+def resolve(config: Config) -> Site:
+    """The site with our own addresses. Raises PxebootError, the first of what `look` would find."""
+    return Site(config, tuple(resolve_network(item) for item in config.network))
+
+
+def resolve_network(config: NetworkConfig) -> Network:
+    """Find our address in a network. Raises PxebootError where there is none."""
+    if config.interface is None:
+        return Network(config, None)
+    found = addresses(config.interface)
+    own = next((item.ip for item in found if item.ip in config.subnet), None)
+    if own is None:
+        raise PxebootError(
+            f"interface {config.interface!r} has no address in {config.subnet}",
+            f"give it one: ip address add {next(config.subnet.hosts())}/{config.subnet.prefixlen} "
+            f"dev {config.interface}",
+        )
+    if any(own in item for item in config.pool):
+        raise PxebootError(
+            f"the pool of {config.subnet} holds {own}, which is this server's own address",
+            "leave it out of the pool",
+        )
+    return Network(config, own)
+
+
+def needed_loaders(config: Config) -> list[Loader]:
+    """The loaders that this site's groups can be sent to."""
+    needed = [UNDIONLY, SNPONLY_X64] if config.group else []
+    if any(group.loader == "pxelinux" for group in config.group):
+        needed += [LPXELINUX, LDLINUX]
+    return needed
+
+
+def find_loader(loader: Loader) -> Path:
+    """Where a loader is. Raises PxebootError naming its package."""
+    if not loader.path.is_file():
+        raise PxebootError(
+            f"loader {loader.name} is missing: {loader.path}", f"apt-get install {loader.package}"
+        )
+    return loader.path
+
+
+@contextmanager
+def only_server(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory for one server. Raises PxebootError where another has it."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = (state_dir / "lock").open("w")
+    except OSError as error:
+        raise PxebootError(
+            f"server.state_dir: {state_dir}: {error.strerror}", "choose a directory that can be written"
+        ) from error
+    with file:
+        if not _lock(file.fileno()):
+            raise PxebootError(
+                f"a pxeboot server is running with {state_dir}", "stop it, or give each its own state_dir"
+            )
+        yield
+
+
+def server_runs(state_dir: Path) -> bool:
+    """Whether a server holds this state directory."""
+    try:
+        with (state_dir / "lock").open("r+") as file:
+            return not _lock(file.fileno())
+    except OSError:
+        return False
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _look_at_interface(item: NetworkConfig, config: Config) -> tuple[Finding, Network | None]:
+    try:
+        network = resolve_network(item)
+    except PxebootError as error:
+        return Finding(f"interface {item.interface}", "", error), None
+    return Finding(f"interface {item.interface}", f"{network.address} in {item.subnet}"), network
+
+
+def _ports(config: Config, networks: list[Network]) -> Iterator[Finding]:
+    for network in networks:
+        if network.address is None or network.config.interface is None:
+            continue
+        interface, address = network.config.interface, network.address
+        yield _tried(f"DHCP, UDP 67 on {interface}", lambda: _close(open_udp(interface)))  # noqa: B023
+        yield _port(f"TFTP, UDP {TFTP_PORT}", socket.SOCK_DGRAM, address, TFTP_PORT)
+        yield _port(
+            f"HTTP, TCP {config.server.http_port}", socket.SOCK_STREAM, address, config.server.http_port
+        )
+    host, port = config.server.admin_endpoint
+    yield _port(f"admin, TCP {port}", socket.SOCK_STREAM, IPv4Address(host), port)
+
+
+def _port(subject: str, kind: socket.SocketKind, address: IPv4Address, port: int) -> Finding:
+    def bind() -> str:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((str(address), port))
+            except OSError as error:
+                raise port_error(address, port, error) from error
+        return "free"
+
+    return _tried(f"{subject} on {address}", bind)
+
+
+def port_error(address: IPv4Address | str, port: int, error: OSError) -> PxebootError:
+    """What an operator does about a port that cannot be had."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return PxebootError(
+        f"port {port} on {address}: {reason}",
+        f"`ss -lntup 'sport = :{port}'` names who has it: stop that, or configure another port",
+    )
+
+
+def _tried(subject: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, attempt())
+    except PxebootError as error:
+        return Finding(subject, "", error)
+
+
+def _close(opened: socket.socket) -> str:
+    opened.close()
+    return "free"

@@ -1,0 +1,163 @@
+"""What nodes ask over HTTP: boot scripts, artefacts, events, commands (design.md, section 5)."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_address
+from typing import Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field, ValidationError
+
+from pxeboot.errors import PxebootError
+from pxeboot.image.library import Library
+from pxeboot.inventory.boot import Boot, Stage, WrongStep
+from pxeboot.inventory.progress import Progress
+from pxeboot.inventory.store import Store
+from pxeboot.mac import Mac
+from pxeboot.orders import Orders, Refusal
+from pxeboot.pxe.script import ipxe_refusal, ipxe_script
+from pxeboot.site import Site
+from pxeboot.web.commands import Commands
+from pxeboot.web.images import send_artefact
+from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
+
+log = logging.getLogger(__name__)
+
+MAX_EVENT_BYTES = 16384
+_STAGE_OF_ARTEFACT = {"kernel": Stage.KERNEL, "initrd": Stage.INITRD}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class NodeEvent(BaseModel, frozen=True, extra="ignore"):
+    """What a node tells of itself. `done` and `total` are bytes of what the stage loads."""
+
+    stage: Literal["network", "image", "root", "ready", "rebooting", "failed"]
+    detail: str = Field(default="", max_length=2000)
+    done: int = Field(default=0, ge=0)
+    total: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeApi:
+    """The node-facing routes and what they need."""
+
+    site: Site
+    store: Store
+    progress: Progress
+    library: Library
+    orders: Orders
+    commands: Commands
+    secret: bytes
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=MAX_EVENT_BYTES)
+        app.add_routes(
+            [
+                web.get("/ipxe/{mac}", self.script, allow_head=False),
+                web.get("/boot/{token}/{name:kernel|initrd|root}", self.artefact),
+                web.post("/boot/{token}/event", self.event),
+                web.get("/boot/{token}/commands", self.take_command, allow_head=False),
+            ]
+        )
+        return app
+
+    async def script(self, request: web.Request) -> web.StreamResponse:
+        """The iPXE script of a machine: instructions, or why there are none and when to ask again."""
+        try:
+            mac = Mac.parse(request.match_info["mac"])
+        except ValueError as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from error
+        await self._refuse_impostors(request, mac)
+        server = _own_address(request)
+        told = await self.orders.for_machine(mac, server, "iPXE")
+        if isinstance(told, Refusal):
+            text = ipxe_refusal(told.reason, f"{self.site.base_url(server)}/ipxe/{mac}")
+        else:
+            text = ipxe_script(told)
+        return web.Response(text=text, content_type="text/plain")
+
+    async def artefact(self, request: web.Request) -> web.StreamResponse:
+        """Kernel, initrd or root of the image that the token names."""
+        claim, boot = await self._admit(request)
+        name = request.match_info["name"]
+        try:
+            image = self.library.get(claim.image)
+        except PxebootError as error:
+            log.error("%s: cannot load %s: %s", claim.mac, name, error)
+            raise web.HTTPNotFound(text=f"{error}\n") from error
+        stage = _STAGE_OF_ARTEFACT.get(name)
+        if stage is not None and request.method == "GET":
+            await self.progress.reach(claim.mac, stage)
+        facts = getattr(image.manifest.artefacts, name)
+        try:
+            response, sent = await send_artefact(request, getattr(image, name), facts.sha256, facts.size)
+        except ConnectionError as error:
+            log.info("%s: %s broke off: %s", boot.mac, name, error)
+            raise
+        await self.progress.sent(claim.mac, f"http {name}", sent)
+        return response
+
+    async def event(self, request: web.Request) -> web.StreamResponse:
+        """A node's report; the answer carries a new token when the old one has aged."""
+        claim, boot = await self._admit(request)
+        try:
+            told = NodeEvent.model_validate_json(await request.read())
+            await self.progress.report(boot, Stage(told.stage), told.detail, told.done, told.total)
+        except ValidationError as error:
+            raise web.HTTPBadRequest(text=f"{error.error_count()} errors in this event\n") from error
+        except WrongStep as error:
+            log.info("%s: refused a report: %s", claim.mac, error)
+            raise web.HTTPConflict(text=f"{error}\n") from error
+        now = time.time()
+        for network in self.site.networks:
+            await self.store.extend(network.config.subnet, claim.mac, now, network.config.lease_seconds)
+        return web.json_response(self._renewed(claim, now))
+
+    def _renewed(self, claim: Claim, now: float) -> dict[str, str]:
+        if claim.expires - now > LIFETIME_SECONDS - RENEW_SECONDS:
+            return {}
+        fresh = replace(claim, expires=int(now) + LIFETIME_SECONDS)
+        return {"token": sign(fresh, self.secret)}
+
+    async def take_command(self, request: web.Request) -> web.StreamResponse:
+        """Long poll: a command, or 204 after a minute without one."""
+        claim, _ = await self._admit(request)
+        command = await self.commands.take(claim.mac)
+        if command is None:
+            return web.Response(status=204)
+        log.info("%s: told to %s", claim.mac, command)
+        return web.json_response({"command": command})
+
+    async def _admit(self, request: web.Request) -> tuple[Claim, Boot]:
+        """The boot whose token the request shows. Raises HTTPForbidden, with a log line."""
+        try:
+            claim = verify(request.match_info["token"], self.secret, time.time())
+        except TokenRefusedError as error:
+            log.warning("%s: token refused: %s", request.remote, error)
+            raise web.HTTPForbidden(text=f"this token is refused: {error}\n") from error
+        boot = await self.store.boot(claim.mac)
+        if boot is None or boot.id != claim.boot_id:
+            log.info("%s: token refused: it is of an earlier boot", claim.mac)
+            raise web.HTTPForbidden(text="this token is refused: it is of an earlier boot\n")
+        return claim, boot
+
+    async def _refuse_impostors(self, request: web.Request, mac: Mac) -> None:
+        """A machine whose address we leased to another MAC does not get this one's token."""
+        try:
+            address = ip_address(request.remote or "")
+        except ValueError:
+            return
+        lease = await self.store.lease_at(address) if isinstance(address, IPv4Address) else None
+        if lease is not None and lease.mac != mac and lease.active(time.time()):
+            log.warning("%s: refused the script of %s: its address is %s's", address, mac, lease.mac)
+            raise web.HTTPForbidden(text=f"{address} is not the address of {mac}\n")
+
+
+def _own_address(request: web.Request) -> IPv4Address:
+    """Our address as the client reached it."""
+    assert request.transport is not None
+    return IPv4Address(request.transport.get_extra_info("sockname")[0])

@@ -1,0 +1,208 @@
+"""What operators see of nodes, leases and boots: the models of the API, and how they are filled."""
+
+import time
+from ipaddress import IPv4Address
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from pxeboot.config import Name
+from pxeboot.inventory.boot import Boot, Stage
+from pxeboot.inventory.lease import Lease
+from pxeboot.inventory.node import Node, group_of
+from pxeboot.inventory.store import Store
+from pxeboot.mac import Mac
+from pxeboot.site import Site
+
+
+class Problem(BaseModel):
+    """Why a request was refused, and what to do."""
+
+    error: str
+    hint: str = ""
+
+
+class NodeView(BaseModel):
+    """A node and where its present boot is. Times are Unix seconds; `done` and `total` are bytes."""
+
+    mac: Mac
+    name: str
+    uuid: UUID | None = None
+    group: str | None = None
+    """The group it belongs to, by its own setting or by the configuration's patterns."""
+    reserved: IPv4Address | None = None
+    address: IPv4Address | None = None
+    stage: str | None = None
+    """None: it has never asked to boot."""
+    stage_since: float | None = None
+    heard: float | None = None
+    detail: str = ""
+    done: int = 0
+    total: int = 0
+    failure: str = ""
+    image: str = ""
+
+
+class NodeList(BaseModel):
+    nodes: list[NodeView]
+
+
+class BootView(BaseModel):
+    """One boot attempt. `reached` has the time of each stage, in order."""
+
+    id: str
+    started: float
+    stage: str
+    reached: dict[str, float]
+    firmware: str
+    loader: str
+    image: str
+    address: IPv4Address | None
+    retries: int
+    sent: dict[str, int]
+    """Bytes by protocol and name."""
+    failure_class: str
+    failure: str
+
+
+class NodeDetail(NodeView):
+    boots: list[BootView]
+    """Newest first."""
+
+
+class NodePatch(BaseModel, extra="forbid"):
+    """What to change; null takes a setting back."""
+
+    name: Name = ""
+    group: str | None = None
+    address: IPv4Address | None = None
+
+
+class CommandRequest(BaseModel, extra="forbid"):
+    """What the node's agent shall do."""
+
+    command: Literal["reboot", "poweroff"]
+
+
+class LeaseView(BaseModel):
+    address: IPv4Address
+    mac: Mac
+    state: str
+    expires: float
+
+
+class LeaseList(BaseModel):
+    leases: list[LeaseView]
+
+
+class NetworkStatus(BaseModel):
+    """A network and how full its pool is."""
+
+    subnet: str
+    interface: str | None
+    address: IPv4Address | None
+    pool_size: int
+    leases_active: int
+
+
+class Status(BaseModel):
+    """The server at a glance."""
+
+    networks: list[NetworkStatus]
+    nodes_by_stage: dict[str, int] = Field(description="in the order of a boot; only stages that have nodes")
+    failures: list[NodeView] = Field(description="nodes that have failed or are lost")
+
+
+async def node_view(node: Node, site: Site, store: Store) -> NodeView:
+    """A node as operators see it now."""
+    group = group_of(node, site.config)
+    boot = await store.boot(node.mac)
+    view = NodeView(
+        mac=node.mac,
+        name=node.name,
+        uuid=node.uuid,
+        group=group.name if group else node.group,
+        reserved=node.address,
+        address=await _address(node.mac, site, store),
+    )
+    if boot is None:
+        return view
+    return view.model_copy(
+        update={
+            "stage": boot.stage.value,
+            "stage_since": boot.reached.get(boot.stage, boot.started),
+            "heard": boot.heard,
+            "detail": boot.detail,
+            "done": boot.done,
+            "total": boot.total,
+            "failure": boot.failure,
+            "image": boot.image,
+        }
+    )
+
+
+async def _address(mac: Mac, site: Site, store: Store) -> IPv4Address | None:
+    now = time.time()
+    for network in site.networks:
+        lease = await store.lease_of(network.config.subnet, mac)
+        if lease is not None and lease.active(now):
+            return lease.address
+    return None
+
+
+async def node_detail(node: Node, site: Site, store: Store) -> NodeDetail:
+    """A node with its last boots."""
+    view = await node_view(node, site, store)
+    boots = [_boot_view(boot) for boot in await store.boots(node.mac)]
+    return NodeDetail(**view.model_dump(), boots=boots)
+
+
+def _boot_view(boot: Boot) -> BootView:
+    return BootView(
+        id=boot.id,
+        started=boot.started,
+        stage=boot.stage.value,
+        reached={stage.value: at for stage, at in boot.reached.items()},
+        firmware=boot.firmware,
+        loader=boot.loader,
+        image=boot.image,
+        address=boot.address,
+        retries=boot.retries,
+        sent=boot.sent,
+        failure_class=boot.failure_class,
+        failure=boot.failure,
+    )
+
+
+async def lease_list(store: Store) -> LeaseList:
+    """All leases, by address."""
+    return LeaseList(leases=[_lease_view(lease) for lease in await store.leases()])
+
+
+def _lease_view(lease: Lease) -> LeaseView:
+    return LeaseView(address=lease.address, mac=lease.mac, state=lease.state.value, expires=lease.expires)
+
+
+async def status_of(site: Site, store: Store) -> Status:
+    """Count leases and nodes."""
+    now = time.time()
+    active = [lease.address for lease in await store.leases() if lease.active(now)]
+    networks = [
+        NetworkStatus(
+            subnet=str(network.config.subnet),
+            interface=network.config.interface,
+            address=network.address,
+            pool_size=sum(len(item) for item in network.config.pool),
+            leases_active=sum(address in network.config.subnet for address in active),
+        )
+        for network in site.networks
+    ]
+    views = [await node_view(node, site, store) for node in await store.nodes()]
+    stages = [stage.value for stage in Stage]
+    counts = {stage: sum(view.stage == stage for view in views) for stage in stages}
+    return Status(
+        networks=networks,
+        nodes_by_stage={stage: count for stage, count in counts.items() if count},
+        failures=[view for view in views if view.stage in (Stage.FAILED.value, Stage.LOST.value)],
+    )
