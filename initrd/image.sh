@@ -54,11 +54,15 @@ make_store() {
         fail mount "no tmpfs for the image"
 }
 
-# Print and report how far FILE of SIZE bytes has come, until killed.
+# Report how far FILE of SIZE bytes has come, until killed; print it when it has come further.
 show_progress() {
+    progress_shown=-1
     while sleep $PROGRESS_S; do
         progress_done=$(bytes_of "$1")
-        say "image: $((progress_done / MB)) of $(megabytes "$2") MB"
+        if [ "$progress_done" -ne "$progress_shown" ]; then
+            say "image: $((progress_done / MB)) of $(megabytes "$2") MB"
+            progress_shown=$progress_done
+        fi
         report image '' "$progress_done" "$2"
     done
 }

@@ -127,5 +127,5 @@ bring_network_up() {
     configure_address
     read -r mac <"$SYS_NET/$interface/address"
     say "network: $interface ($mac) has address $address"
-    report network "$interface $address $mac" &
+    report network "$interface $address $mac"
 }
