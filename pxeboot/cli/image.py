@@ -47,15 +47,14 @@ def build(
 def list_images(as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     """List the images in the library, newest first."""
     library = Library(state_dir / "images")
-    rows = [_summary(image, library) for image in library.list()]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([_summary(image, library) for image in library.list()], indent=2))
         return
     table = Table("IMAGE", "TAGS", "RECIPE", "SUITE", "KERNEL", "ROOT", "UNPACKED", box=None)
-    for image, row in zip(library.list(), rows, strict=True):
+    for image in library.list():
         made = image.manifest
         table.add_row(
-            image.digest[:12], ", ".join(row["tags"]), made.recipe, made.suite, made.kernel_version,
+            image.digest[:12], ", ".join(_tags(image, library)), made.recipe, made.suite, made.kernel_version,
             _megabytes(made.artefacts.root.size), _megabytes(made.unpacked_bytes),
         )  # fmt: skip
     Console().print(table)

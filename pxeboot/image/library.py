@@ -161,9 +161,9 @@ class Library:
         """Let a tag point to an entry; where it pointed before is remembered. Raises PxebootError."""
         path = self._tag_path(name)
         history = self.history(name)
-        if history and history[0].digest == self.get(digest).digest:
+        if history and history[0].digest == digest:
             return
-        step = TagStep(digest=digest, since=time.time())
+        step = TagStep(digest=self.get(digest).digest, since=time.time())
         path.parent.mkdir(exist_ok=True)
         _replace(path, TagFile(history=(step, *history)).model_dump_json(indent=2).encode() + b"\n")
 

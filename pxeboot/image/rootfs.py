@@ -39,7 +39,9 @@ _STEPS = (
 )
 """What mmdebstrap says, and the share of its time that has passed then, measured on the `web` image."""
 
-_NO_SUCH_PACKAGE = re.compile(r"E: (?:Unable to locate package|Package '?|.* package named) ?'?([^\s']+)'?")
+_NO_SUCH_PACKAGE = re.compile(
+    r"E: (?:Unable to locate package|Package|Couldn't find any package by \w+) '?([^\s']+)"
+)
 
 
 def arguments(recipe: Recipe, sources: Mapping[str, Path], target: Path) -> list[str]:
