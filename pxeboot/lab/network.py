@@ -129,8 +129,8 @@ def _pids() -> list[int]:
 def _lives_in(pid: int, namespace: os.stat_result) -> bool:
     try:
         return os.path.samestat(Path(f"/proc/{pid}/ns/net").stat(), namespace)
-    except (FileNotFoundError, ProcessLookupError):
-        return False  # it has ended meanwhile
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # it has ended meanwhile, or it is not even root's to look at, so no child of ours
 
 
 def _plug(taps: Sequence[str]) -> None:

@@ -1,0 +1,125 @@
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scapy.layers.l2 import ARP, Ether
+
+from pxeboot.errors import PxebootError
+from pxeboot.lab import network
+
+from .conditions import needs_network
+
+pytestmark = [pytest.mark.net, needs_network]
+
+_TUNSETIFF = 0x400454CA  # linux/if_tun.h
+_IFF_TAP_WITHOUT_HEADER = 0x0002 | 0x1000
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    name = f"pxeboot-test-{os.getpid()}"
+    yield name
+    network.delete(name)
+
+
+def own_namespace() -> os.stat_result:
+    return Path("/proc/thread-self/ns/net").stat()
+
+
+def test_bridge_and_taps_are_there_and_nothing_else(namespace: str) -> None:
+    network.create(namespace, ["tap1", "tap2"])
+    assert set(network.interfaces(namespace)) == {"lo", network.BRIDGE, "tap1", "tap2"}
+
+
+def test_the_bridge_address_answers_inside(namespace: str) -> None:
+    network.create(namespace, [])
+    address = str(network.ADDRESS.ip)
+
+    def talk() -> bytes:
+        with socket.create_server((address, 0)) as server:
+            with socket.create_connection(server.getsockname(), timeout=2) as client:
+                client.sendall(b"hello")
+            with server.accept()[0] as accepted:
+                return accepted.recv(5)
+
+    assert network.in_namespace(namespace, talk) == b"hello"
+
+
+def test_a_machine_on_a_tap_reaches_the_bridge(namespace: str) -> None:
+    network.create(namespace, ["tap1"])
+
+    def ask() -> Ether:
+        tap = os.open("/dev/net/tun", os.O_RDWR)
+        try:
+            fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH", b"tap1", _IFF_TAP_WITHOUT_HEADER))
+            question = ARP(
+                op="who-has", hwsrc="52:54:00:00:00:01", psrc="10.77.0.9", pdst=str(network.ADDRESS.ip)
+            )
+            os.write(tap, bytes(Ether(src="52:54:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / question))
+            while True:
+                frame = Ether(os.read(tap, 2048))
+                if ARP in frame and frame[ARP].op == 2:
+                    return frame
+        finally:
+            os.close(tap)
+
+    assert network.in_namespace(namespace, ask)[ARP].psrc == str(network.ADDRESS.ip)
+
+
+def test_the_caller_stays_where_it_was_and_the_thread_ends(namespace: str) -> None:
+    network.create(namespace, [])
+    before = own_namespace()
+    inside = network.in_namespace(namespace, own_namespace)
+    assert not os.path.samestat(before, inside)
+    assert os.path.samestat(before, own_namespace())
+    assert threading.active_count() == 1
+
+
+def test_what_the_function_raises_reaches_the_caller(namespace: str) -> None:
+    network.create(namespace, [])
+    with pytest.raises(ZeroDivisionError):
+        network.in_namespace(namespace, lambda: 1 // 0)
+
+
+def test_a_program_started_inside_lives_inside(namespace: str) -> None:
+    network.create(namespace, [])
+    child = network.in_namespace(namespace, lambda: subprocess.Popen(["sleep", "60"]))
+    try:
+        assert network.processes(namespace) == [child.pid]
+    finally:
+        child.kill()
+        child.wait()
+    assert network.processes(namespace) == []
+
+
+def test_creating_again_clears_what_was_there(namespace: str) -> None:
+    network.create(namespace, ["tap1", "tap2"])
+    network.create(namespace, ["tap3"])
+    assert set(network.interfaces(namespace)) == {"lo", network.BRIDGE, "tap3"}
+
+
+def test_deleting_removes_it_and_may_be_repeated(namespace: str) -> None:
+    network.create(namespace, [])
+    network.delete(namespace)
+    assert not network.exists(namespace)
+    network.delete(namespace)
+
+
+def test_a_namespace_that_cannot_be_finished_is_not_left(namespace: str) -> None:
+    with pytest.raises(PxebootError, match="refused"):
+        network.create(namespace, ["a-name-too-long-for-linux"])
+    assert not network.exists(namespace)
+
+
+def test_a_namespace_left_as_a_plain_file_is_cleared(namespace: str) -> None:
+    # /run may outlive a restart of the system, and the mount on the name does not.
+    Path("/run/netns").mkdir(exist_ok=True)
+    (Path("/run/netns") / namespace).touch()
+    network.create(namespace, [])
+    assert network.BRIDGE in network.interfaces(namespace)
