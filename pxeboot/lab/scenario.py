@@ -29,6 +29,7 @@ from pxeboot.web.views import NodeDetail, NodeList, NodeView
 NAME = "lab"
 POLL_SECONDS = 0.5
 SERVER_START_SECONDS = 30.0
+API_SECONDS = 10.0
 TIMEOUT_SECONDS = 300.0
 """For a machine from power-on to ready. Emulated on a busy computer it takes a minute or two."""
 PAGE_SECONDS = 30.0
@@ -302,19 +303,25 @@ class Lab:
         """What the server's API says of its nodes; None when it does not answer (it may be starting)."""
         try:
             answer = await self._request("GET", "/api/v1/nodes")
-        except (OSError, aiohttp.ClientError, TimeoutError):
+        except PxebootError:
             return None
         return NodeList.model_validate(answer).nodes
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One request to the server's API. Raises PxebootError."""
         connector = aiohttp.UnixConnector(str(self.socket))
-        limit = aiohttp.ClientTimeout(total=10)
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=limit) as session,
-            session.request(method, f"http://pxeboot{path}", json=body, raise_for_status=True) as response,
-        ):
-            answer: dict[str, Any] = await response.json()
-            return answer
+        limit = aiohttp.ClientTimeout(total=API_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=limit) as session,
+                session.request(method, f"http://lab{path}", json=body, raise_for_status=True) as response,
+            ):
+                answer: dict[str, Any] = await response.json()
+                return answer
+        except (OSError, aiohttp.ClientError, TimeoutError) as error:
+            raise PxebootError(
+                f"the lab's server did not answer {method} {path}: {error}", f"see {self.server_log}"
+            ) from error
 
     def _end(self) -> None:
         record.clear(self.scenario.name, self._record)
