@@ -159,7 +159,7 @@ class Boot:
         }
         if moved:
             changes |= {"detail": "", "done": 0, "total": 0, "failure": ""}
-        return replace(self, **changes, **facts)
+        return replace(self, **(changes | facts))
 
     def may(self, stage: Stage) -> bool:
         """Whether `step` to that stage is allowed."""
