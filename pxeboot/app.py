@@ -20,6 +20,7 @@ from pxeboot.image.library import Library
 from pxeboot.inventory.boot import Stage
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Subnet, open_store
+from pxeboot.ndp.server import RouterAnswers
 from pxeboot.orders import Orders, Refusal
 from pxeboot.preflight import find_loader, needed_loaders, only_server, port_error, resolve
 from pxeboot.pxe.script import pxelinux_config, pxelinux_name
@@ -97,6 +98,9 @@ class Server:
         for _, address in self._listening():
             await self._start_tftp(address)
         for interface, address in self._listening():
+            routers = RouterAnswers(interface, self._store)
+            self._ending.push_async_callback(routers.close)
+            await routers.start()
             dhcp = DhcpServer(interface, address, self._site, self._store, self._progress)
             self._ending.push_async_callback(dhcp.close)
             await dhcp.start()

@@ -23,7 +23,6 @@ ADDRESS = IPv4Interface("10.77.0.1/24")
 """The bridge's own address: the boot server's, and every node's router."""
 
 _TUN = Path("/dev/net/tun")
-_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 T = TypeVar("T")
 
@@ -135,8 +134,6 @@ def _lives_in(pid: int, namespace: os.stat_result) -> bool:
 
 def _plug(taps: Sequence[str]) -> None:
     """Runs inside the namespace: lo, the bridge and its taps."""
-    if _IPV6_OFF.exists():  # a kernel may have no IPv6 to switch off
-        _IPV6_OFF.write_text("1")
     with IPRoute() as links:
         _up(links, "lo")
         # Without STP a port forwards at once; with it every boot would wait 30 s for its first DISCOVER.
