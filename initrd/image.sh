@@ -75,12 +75,13 @@ fetch_rest() {
 
 # Decide what follows one attempt: CURL_STATUS HTTP_STATUS. Prints
 #   again  a broken or missing connection: take it up where it broke off
-#   anew   what we have cannot be continued (33: the server ignored our Range; 416: it has nothing after it)
+#   anew   what we have cannot be continued (33: the server ignored our Range; 416: it has nothing after what we
+#          have, which curl takes for success)
 #   else   the sentence of a failure: asking again at once will not help (23: cannot write)
 after_attempt() {
     case $1-$2 in
-        0-*) echo "the server's image is not the size the boot script gave" ;;
         33-* | *-416) echo anew ;;
+        0-*) echo "the server's image is not the size the boot script gave" ;;
         23-*) echo "no room left for the image" ;;
         *-403) echo "the server refuses this boot's token (HTTP 403)" ;;
         *-404) echo "the server has no image for this boot (HTTP 404)" ;;

@@ -24,7 +24,7 @@ load_modules() {
 # Print the interfaces with hardware behind them.
 interfaces() {
     for interfaces_path in "$SYS_NET"/*; do
-        [ -e "$interfaces_path/device" ] && echo "${interfaces_path##*/}"
+        [ ! -e "$interfaces_path/device" ] || echo "${interfaces_path##*/}"
     done
 }
 

@@ -43,10 +43,10 @@ json_string() {
     printf '%s' "${json_rest%%\"*}"
 }
 
-# Print one event: STAGE [DETAIL [DONE TOTAL]], bytes.
+# Print one event: STAGE [DETAIL [DONE TOTAL]], bytes. The server takes a short detail only, so a long one is cut.
 event_json() {
     printf '{"stage": "%s"' "$1"
-    [ -z "${2-}" ] || printf ', "detail": "%s"' "$(json_escape "$2")"
+    [ -z "${2-}" ] || printf ', "detail": "%s"' "$(json_escape "$(printf %.500s "$2")")"
     [ -z "${4-}" ] || printf ', "done": %s, "total": %s' "$3" "$4"
     printf '}'
 }

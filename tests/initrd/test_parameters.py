@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from .shell import call
+
+FILES = ("parameters.sh",)
+GOOD = {
+    "pxeboot.url": "http://10.77.0.1:8081/boot/AbC_-x.y",
+    "pxeboot.image": "1" * 64,
+    "pxeboot.root": "ab" * 32,
+    "pxeboot.size": "69206016",
+    "pxeboot.name": "node-1",
+}
+
+
+def command_line(**changes: str | None) -> str:
+    """A kernel command line; a value of None leaves the parameter out."""
+    values = GOOD | {f"pxeboot.{key}": value for key, value in changes.items()}
+    words = [f"{key}={value}" for key, value in values.items() if value is not None]
+    return " ".join(["initrd=initrd", *words, "console=ttyS0,115200n8"])
+
+
+def problem(run: Path, line: str) -> str:
+    (run / "cmdline").write_text(line + "\n")
+    result = call(run, FILES, 'read_parameters "$1"; parameter_problem', str(run / "cmdline"))
+    assert (result.stderr, result.returncode) == (b"", 0 if result.stdout else 1)
+    return result.stdout.decode().strip()
+
+
+def test_parameters_are_found_anywhere_on_the_line(tmp_path: Path) -> None:
+    line = "* quiet BOOTIF=01-52-54-00-aa-bb-cc pxeboot.debug pxeboot.address=10.77.0.100/24 pxeboot.name=n"
+    (tmp_path / "cmdline").write_text(line)
+    show = 'read_parameters "$1"; echo "$bootif|$debug|$address|$name|$router|$url"'
+    result = call(tmp_path, FILES, show, str(tmp_path / "cmdline"))
+    assert result.stdout == b"01-52-54-00-aa-bb-cc|yes|10.77.0.100/24|n||\n"
+
+
+def test_what_the_boot_script_passes_is_accepted(tmp_path: Path) -> None:
+    assert problem(tmp_path, command_line()) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("url", None),
+        ("url", "https://10.77.0.1/boot/x"),
+        ("url", 'http://10.77.0.1/boot/"x'),
+        ("root", "ab" * 31),
+        ("root", "AB" * 32),
+        ("image", None),
+        ("size", None),
+        ("size", "0"),
+        ("size", "-5"),
+        ("size", "12k"),
+        ("size", "9" * 20),
+        ("name", None),
+        ("name", "a/b"),
+        ("name", "-a"),
+    ],
+)
+def test_a_bad_parameter_is_named(tmp_path: Path, key: str, value: str | None) -> None:
+    assert problem(tmp_path, command_line(**{key: value})).startswith(f"pxeboot.{key} ")
+
+
+def test_bootif_becomes_a_mac_address_as_sysfs_writes_it(tmp_path: Path) -> None:
+    result = call(tmp_path, FILES, 'bootif_mac "$1"', "01-52-54-00-AA-bb-0F")
+    assert result.stdout == b"52:54:00:aa:bb:0f"
