@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pxeboot.errors import PxebootError
-from pxeboot.image.command import run
+from pxeboot.image.command import CommandFailed, run
 
 Kind = Literal["deb", "deb-src"]
 
@@ -106,12 +106,14 @@ class Apt:
         await run("apt-get", *self._options(), "--error-on=any", "-q", "update")
 
     async def describe(self, package: str) -> Mapping[str, str]:
-        """The control fields of the package's newest version. Raises PxebootError."""
-        lines = await run("apt-cache", *self._options(), "-q", "show", "--no-all-versions", package)
-        fields = dict(line.split(": ", 1) for line in lines if re.match(r"[A-Z][A-Za-z-]*: ", line))
-        if "Version" not in fields:
-            raise PxebootError(f"there is no package {package!r}", f"apt-cache policy {package} tells more")
-        return fields
+        """The control fields of the package's newest version. Raises PxebootError when there is none."""
+        try:
+            lines = await run("apt-cache", *self._options(), "-q", "show", "--no-all-versions", package)
+        except CommandFailed:
+            raise PxebootError(
+                f"kernel: this machine's apt sources have no package {package!r}", "correct the name"
+            ) from None
+        return dict(line.split(": ", 1) for line in lines if re.match(r"[A-Z][A-Za-z-]*: ", line))
 
     async def download(self, package: str, version: str, folder: Path) -> Path:
         """Fetch one binary package, checked against the signed lists. Raises PxebootError."""

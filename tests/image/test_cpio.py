@@ -12,7 +12,9 @@ from pxeboot.image.cpio import Member
 
 def read(archive: bytes) -> list[Member]:
     """An independent reader of what `encode` writes: newc, by the kernel's buffer-format.rst."""
-    members, at, inodes = [], 0, set()
+    members: list[Member] = []
+    inodes: set[int] = set()
+    at = 0
     while True:
         assert archive[at : at + 6] == b"070701"
         ino, mode, uid, gid, _, mtime, size, *device, name_size, _ = (
