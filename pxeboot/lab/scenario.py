@@ -329,12 +329,12 @@ class Lab:
             child.wait()
 
 
-def fetch_page(address: str) -> str:
+def fetch_page(address: str, port: int = 80) -> str:
     """GET / from a web server, tried again until it answers with 200. Raises PxebootError."""
     deadline = time.monotonic() + PAGE_SECONDS
     while True:
         trouble = ""
-        connection = http.client.HTTPConnection(address, timeout=PAGE_SECONDS)
+        connection = http.client.HTTPConnection(address, port, timeout=PAGE_SECONDS)
         try:
             connection.request("GET", "/")
             response = connection.getresponse()
