@@ -31,12 +31,8 @@ class Instructions:
 
 
 def kernel_command_line(told: Instructions) -> str:
-    """What `initrd/init` reads from /proc/cmdline.
-
-    `initrd=initrd` is for EFI, where the kernel's stub asks iPXE for the file of that name; BIOS ignores it.
-    """
+    """What `initrd/init` reads from /proc/cmdline."""
     words = [
-        "initrd=initrd",
         f"BOOTIF=01-{told.mac.dashed}",
         f"pxeboot.url={told.url}",
         f"pxeboot.image={told.image}",
@@ -54,10 +50,13 @@ def kernel_command_line(told: Instructions) -> str:
 
 
 def ipxe_script(told: Instructions) -> str:
-    """Load and start; after a failure ask for a new script, for as long as it takes."""
+    """Load and start; after a failure ask for a new script, for as long as it takes.
+
+    `initrd=initrd` is for EFI, where the kernel's stub asks iPXE for the file of that name; BIOS ignores it.
+    """
     return f"""#!ipxe
 echo pxeboot: {told.name} boots image {told.image[:12]}
-kernel {told.url}/kernel {kernel_command_line(told)} || goto failed
+kernel {told.url}/kernel initrd=initrd {kernel_command_line(told)} || goto failed
 initrd --name initrd {told.url}/initrd || goto failed
 boot || goto failed
 :failed
@@ -80,7 +79,7 @@ chain --replace {script_url} || goto again
 
 
 def pxelinux_config(told: Instructions) -> str:
-    """For lpxelinux.0, which loads by HTTP."""
+    """For lpxelinux.0, which loads by HTTP. An `initrd=` in APPEND would be a file for it to fetch."""
     return f"""DEFAULT pxeboot
 PROMPT 0
 LABEL pxeboot
