@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import select
 import signal
 import socket
@@ -179,7 +180,7 @@ class _PageReader(HTMLParser):
 
     _HIDDEN = frozenset({"head", "script", "style"})
     _BLOCKS = frozenset(
-        {"address", "br", "dd", "div", "dl", "dt", "h1", "h2", "h3", "li", "p", "pre", "table", "tr"}
+        {"address", "br", "div", "dl", "dt", "h1", "h2", "h3", "li", "p", "pre", "table", "tr"}
     )
 
     def __init__(self) -> None:
@@ -197,7 +198,7 @@ class _PageReader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.parts.append(data)
+            self.parts.append(re.sub(r"\s+", " ", data))
 
 
 def relay(line: socket.socket, keyboard: int, screen: int) -> None:
@@ -278,7 +279,7 @@ def _seconds(item: Progress, now: float) -> float:
 
 def _stage_table(seconds: Mapping[str, Mapping[str, float]]) -> Table:
     """Seconds in each stage by node, and in all from power-on to ready."""
-    table = Table("STAGE", box=None, title="Seconds in each stage", title_justify="left", show_footer=True)
+    table = Table("SECONDS IN", box=None, show_footer=True)
     table.columns[0].footer = "until ready"
     for node, stages in seconds.items():
         table.add_column(node, f"{sum(stages.values()):.1f}", justify="right")
