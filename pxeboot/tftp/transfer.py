@@ -79,9 +79,7 @@ def _timeout(asked: int, limits: TftpLimits, size: int) -> int | None:
 
 
 def _size(asked: int, limits: TftpLimits, size: int) -> int | None:
-    return (
-        size or None
-    )  # RFC 2349: the client sends 0. curl (7.88) breaks off when told that a file has 0 bytes
+    return size or None  # RFC 2349. curl (7.88) breaks off when it is told that a file has 0 bytes
 
 
 _NUMBER = re.compile(r"[0-9]{1,20}")

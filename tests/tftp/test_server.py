@@ -292,7 +292,7 @@ async def test_a_size_probe_and_the_same_request_after_it_are_both_served(site: 
 
 
 async def test_a_stranger_at_the_transfers_port_gets_error_5_and_the_transfer_goes_on(
-    site: Site, client: Client
+    site: Site, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     stranger = Client(site.server.port)
     client.send(ReadRequest("size/513", "octet"))
@@ -308,6 +308,7 @@ async def test_a_stranger_at_the_transfers_port_gets_error_5_and_the_transfer_go
     assert (await client.receive())[0] == Data(2, FILES["size/513"][512:])
     client.send(Ack(2), sender)
     assert await site.results() == ["done"]
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_silence_is_answered_by_the_same_block(site: Site, client: Client) -> None:
@@ -315,11 +316,14 @@ async def test_silence_is_answered_by_the_same_block(site: Site, client: Client)
     first = await client.receive()
     assert await client.receive() == first
     _, sender = first
-    client.send(Ack(0), sender)
-    await client.receive()
+    client.send(Ack(0), sender)  # ends the back-off: the timer, set to 2 s, must come to 1 s again
+    first = await client.receive()
+    heard = asyncio.get_running_loop().time()
+    assert await client.receive() == first
+    assert asyncio.get_running_loop().time() - heard < 1.6
     client.send(Ack(1), sender)
     assert await site.results() == ["done"]
-    assert site.records[0].retransmissions == 1
+    assert site.records[0].retransmissions == 2
 
 
 async def test_a_transfer_too_many_is_refused_and_room_is_made_again(
