@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 from contextlib import AsyncExitStack
@@ -50,6 +51,7 @@ async def serve(path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reread.set)
+    _allow_open_files()
     with only_server(config.server.state_dir):
         async with AsyncExitStack() as ending:
             server = Server(await asyncio.to_thread(resolve, config), ending)
@@ -58,6 +60,12 @@ async def serve(path: Path) -> None:
             server.tasks.keep(partial(_reread_on, reread, path, server), "reread")
             await stop.wait()
             log.info("ending")
+
+
+def _allow_open_files() -> None:
+    """As many as we may: every transfer and every connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _reread_on(reread: asyncio.Event, path: Path, server: "Server") -> None:

@@ -61,9 +61,6 @@ def _later(stage: Stage) -> frozenset[Stage]:
 ALLOWED: dict[Stage, frozenset[Stage]] = {
     # A stage may be passed without being seen: not every firmware needs a loader, and a report can be lost.
     **{stage: _later(stage) | {Stage.FAILED, Stage.LOST} for stage in _PATH},
-    # The initrd tries again from the download when an image does not fit its digest; it reports its own
-    # steps, so going back is its word and not a packet that came late.
-    Stage.IMAGE: _later(Stage.IMAGE) | {Stage.NETWORK, Stage.FAILED, Stage.LOST},
     Stage.READY: frozenset({Stage.SERVING, Stage.DRAINING, Stage.REBOOTING, Stage.FAILED, Stage.LOST}),
     Stage.SERVING: frozenset({Stage.READY, Stage.DRAINING, Stage.REBOOTING, Stage.FAILED, Stage.LOST}),
     Stage.DRAINING: frozenset({Stage.READY, Stage.SERVING, Stage.REBOOTING, Stage.FAILED, Stage.LOST}),
