@@ -1,0 +1,172 @@
+"""Who asks, what it boots, and the words in which it is told."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pxeboot.config import GroupConfig
+from pxeboot.dhcp import packet
+from pxeboot.dhcp.packet import Packet
+from pxeboot.mac import Mac
+from pxeboot.pxe.client import Client, identify
+from pxeboot.pxe.policy import decide
+from pxeboot.pxe.script import (
+    Instructions,
+    ipxe_refusal,
+    ipxe_script,
+    kernel_command_line,
+    pxelinux_config,
+    pxelinux_name,
+)
+
+DATA = Path(__file__).parent.parent / "data"
+URL = "http://10.77.0.1"
+WEB = GroupConfig(name="web", image="web", match=("*",))
+LINUX = GroupConfig(name="web", image="web", match=("*",), loader="pxelinux")
+MAC = Mac("52:54:00:77:00:01")
+TOLD = Instructions(
+    mac=MAC,
+    name="web1",
+    url=f"{URL}/boot/TOKEN",
+    script_url=f"{URL}/ipxe/{MAC}",
+    image="ab" * 32,
+    root_sha256="cd" * 32,
+    root_size=60_000_000,
+    kernel_args="console=ttyS0",
+    address="10.77.0.100/24",
+    router=IPv4Address("10.77.0.1"),
+    dns=(IPv4Address("10.77.0.1"), IPv4Address("10.77.0.2")),
+)
+
+
+def captured(name: str) -> Client:
+    return identify(packet.decode((DATA / f"{name}.bin").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "ipxe", "capable"),
+    [
+        ("discover-ipxe-bios", 0, True, True),
+        ("discover-ipxe-efi", 7, True, True),
+        ("discover-ipxe-snponly", 7, True, True),
+        ("discover-ovmf", 7, False, False),
+        ("discover-ovmf-http", 16, False, False),
+        ("discover-udhcpc", None, False, False),
+    ],
+)
+def test_real_clients_are_told_apart(name: str, architecture: int | None, ipxe: bool, capable: bool) -> None:
+    client = captured(name)
+    assert (client.architecture, client.is_ipxe, client.is_capable_ipxe) == (architecture, ipxe, capable)
+    assert client.mac == MAC
+
+
+def test_a_machine_keeps_its_uuid_through_firmware_and_ipxe() -> None:
+    assert captured("discover-ovmf").uuid is not None
+    assert captured("discover-ovmf-http").uuid is not None
+    assert captured("discover-udhcpc").uuid is None
+
+
+@given(st.dictionaries(st.sampled_from([60, 77, 93, 97, 175]), st.binary(max_size=40)))
+def test_any_options_identify_somebody(codes: dict[int, bytes]) -> None:
+    client = identify(Packet(1, 1, b"\x52\x54\0\0\0\1", options=codes))
+    assert client.firmware
+    decide(client, WEB, URL)
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "bootfile"),
+    [
+        ("discover-ipxe-bios", WEB, f"{URL}/ipxe/{MAC}"),
+        ("discover-ipxe-efi", WEB, f"{URL}/ipxe/{MAC}"),
+        ("discover-ipxe-snponly", WEB, f"{URL}/ipxe/{MAC}"),
+        ("discover-ovmf", WEB, "snponly.efi"),
+        ("discover-ovmf-http", WEB, ""),
+        ("discover-udhcpc", WEB, ""),
+        ("discover-ipxe-bios", LINUX, "lpxelinux.0"),
+        ("discover-ovmf", LINUX, "snponly.efi"),
+        ("discover-ipxe-efi", LINUX, f"{URL}/ipxe/{MAC}"),
+        ("discover-ipxe-bios", None, ""),
+    ],
+)
+def test_what_a_client_boots(name: str, group: GroupConfig | None, bootfile: str) -> None:
+    assert decide(captured(name), group, URL).bootfile == bootfile
+
+
+def test_plain_bios_firmware_gets_undionly() -> None:
+    client = Client(MAC, architecture=0, vendor_class="PXEClient:Arch:00000:UNDI:002001")
+    assert decide(client, WEB, URL).bootfile == "undionly.kpxe"
+
+
+def test_an_ipxe_without_http_gets_a_better_one() -> None:
+    client = replace(captured("discover-ipxe-bios"), features=frozenset({24}))
+    assert decide(client, WEB, URL).bootfile == "undionly.kpxe"
+
+
+def test_an_architecture_without_loader_gets_an_address_and_a_reason() -> None:
+    client = Client(MAC, architecture=11, vendor_class="PXEClient:Arch:00011")
+    decision = decide(client, WEB, URL)
+    assert (decision.bootfile, str(decision)) == (
+        "",
+        "address only (no loader for arm64 UEFI, PXEClient:Arch:00011)",
+    )
+
+
+def test_the_kernel_is_told_everything_the_initrd_needs() -> None:
+    words = kernel_command_line(TOLD).split()
+    assert words == [
+        "BOOTIF=01-52-54-00-77-00-01",
+        f"pxeboot.url={URL}/boot/TOKEN",
+        f"pxeboot.image={'ab' * 32}",
+        f"pxeboot.root={'cd' * 32}",
+        "pxeboot.size=60000000",
+        "pxeboot.name=web1",
+        "pxeboot.address=10.77.0.100/24",
+        "pxeboot.router=10.77.0.1",
+        "pxeboot.dns=10.77.0.1,10.77.0.2",
+        "console=ttyS0",
+    ]
+
+
+def test_without_a_lease_of_ours_the_initrd_asks_for_itself() -> None:
+    line = kernel_command_line(replace(TOLD, address=""))
+    assert "pxeboot.address" not in line
+    assert "pxeboot.router" not in line
+
+
+def test_an_ipxe_script_loads_starts_and_comes_back_after_a_failure() -> None:
+    lines = ipxe_script(TOLD).splitlines()
+    assert lines[0] == "#!ipxe"
+    assert lines[2].startswith(f"kernel {URL}/boot/TOKEN/kernel initrd=initrd ")
+    assert lines[3] == f"initrd --name initrd {URL}/boot/TOKEN/initrd || goto failed"
+    assert lines[-1] == f"chain --replace {URL}/ipxe/{MAC} || goto failed"
+
+
+def test_a_refusal_says_why_and_asks_again() -> None:
+    text = ipxe_refusal("no image web", f"{URL}/ipxe/{MAC}")
+    assert "echo pxeboot: no image web\n" in text
+    assert f"chain --replace {URL}/ipxe/{MAC}" in text
+
+
+def test_pxelinux_has_no_initrd_word_to_fetch() -> None:
+    text = pxelinux_config(TOLD)
+    assert f"  KERNEL {URL}/boot/TOKEN/kernel\n" in text
+    assert f"  INITRD {URL}/boot/TOKEN/initrd\n" in text
+    assert "initrd=" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "mac"),
+    [
+        ("pxelinux.cfg/01-52-54-00-77-00-01", MAC),
+        ("pxelinux.cfg/01-52-54-00-77-00-0", None),
+        ("pxelinux.cfg/09a849ed-279f-4454-95b6-98aa19aa27f8", None),
+        ("pxelinux.cfg/default", None),
+        ("01-52-54-00-77-00-01", None),
+    ],
+)
+def test_a_pxelinux_configuration_is_named_by_the_mac(name: str, mac: Mac | None) -> None:
+    assert pxelinux_name(name) == mac
