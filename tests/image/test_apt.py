@@ -66,9 +66,9 @@ def test_what_is_written_is_read_back() -> None:
 
 def test_a_suite_brings_its_updates_and_no_other_release() -> None:
     sources = [
-        Source("http://a", ("bookworm", "bookworm-updates", "trixie"), "main"),
+        Source("http://a", ("bookworm", "bookworm-updates", "trixie", "book"), "main"),
         Source("http://b", ("bookworm-security",), "main"),
-        Source("http://c", ("sid",), "main"),
+        Source("http://c", ("sid", "bullseye-updates"), "main"),
         Source("http://d", ("bookworm/updates",), "main"),
     ]
     assert [(source.uris, source.suites) for source in for_suite(sources, "bookworm")] == [

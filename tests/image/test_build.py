@@ -70,7 +70,6 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
         ('modules = ["no_such_module"]', "no module 'no_such_module'"),
         ('kernel = "linux-image-none"', "'linux-image-none'"),
         ('suite = "buzz"', "no source for 'buzz'"),
-        ('commands = ["echo out of paint; false"]', "out of paint"),
     ],
 )
 async def test_a_wrong_recipe_is_told_by_name_and_leaves_nothing(
@@ -83,18 +82,14 @@ async def test_a_wrong_recipe_is_told_by_name_and_leaves_nothing(
     assert Library(state_dir / "images").tag("bad") is None
 
 
-@pytest.mark.parametrize(("step", "share"), [("root file system", 0.35), ("squashfs", 0.2)])
-async def test_an_interrupted_build_leaves_nothing(
-    state_dir: Path, tmp_path: Path, step: str, share: float
-) -> None:
+async def test_an_interrupted_build_leaves_nothing(state_dir: Path, tmp_path: Path) -> None:
     reached = asyncio.Event()
 
     def progress(name: str, done: float | None) -> None:
-        if name == step and done is not None and done >= share:
+        if name == "root file system" and done is not None and done > 0.3:
             reached.set()
 
-    loaded = load(tmp_path, RECIPE.replace("level = 3", "level = 22"))
-    task = asyncio.ensure_future(building.build(loaded, state_dir, "cut", progress))
+    task = asyncio.ensure_future(building.build(load(tmp_path, RECIPE), state_dir, "cut", progress))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
