@@ -1,0 +1,141 @@
+"""The operators' API: what is listed, what is refused and why, and that it describes itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from pxeboot.app import _subnets
+from pxeboot.events import Bus
+from pxeboot.inventory.boot import Boot, Stage
+from pxeboot.inventory.node import Node
+from pxeboot.inventory.store import Store, open_store
+from pxeboot.mac import Mac
+from pxeboot.web.commands import Commands
+from pxeboot.web.operator_api import OperatorApi
+from tests.parts import make_site
+
+MAC = Mac("52:54:00:00:00:01")
+
+
+@dataclass
+class Desk:
+    """The operators' API on loopback, and what stands behind it."""
+
+    http: TestClient[web.Request, web.Application]
+    store: Store
+    bus: Bus
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        async with self.http.request(method, f"/api/v1{path}", json=body) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else None
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    site = make_site(tmp_path)
+    store, bus = open_store(tmp_path), Bus()
+    await store.use_subnets(_subnets(site))
+    await store.save_node(Node(MAC, "web1", first_seen=1.0))
+    api = OperatorApi(site, store, bus, Commands())
+    async with TestClient(TestServer(api.application())) as http:
+        yield Desk(http, store, bus)
+    await store.close()
+
+
+async def test_a_node_is_found_by_mac_and_by_name(desk: Desk) -> None:
+    for name in (MAC, "web1", "52-54-00-00-00-01"):
+        status, told = await desk.ask("GET", f"/nodes/{name}")
+        assert (status, told["mac"], told["group"], told["boots"]) == (200, MAC, "web", [])
+
+
+async def test_an_unknown_node_is_refused_with_a_hint(desk: Desk) -> None:
+    status, told = await desk.ask("GET", "/nodes/nobody")
+    assert (status, told["error"]) == (409, "there is no node 'nobody'")
+    assert "node list" in told["hint"]
+
+
+async def test_a_node_is_listed_with_its_boot(desk: Desk) -> None:
+    boot = Boot.begin("ab" * 8, MAC, "x86 BIOS", 1.0).step(Stage.IMAGE, 5.0, done=1, total=2)
+    await desk.store.save_boot(boot)
+    _, told = await desk.ask("GET", "/nodes")
+    (node,) = told["nodes"]
+    assert (node["stage"], node["stage_since"], node["done"], node["total"]) == ("image", 5.0, 1, 2)
+    _, told = await desk.ask("GET", "/nodes/web1")
+    assert told["boots"][0]["reached"] == {"discover": 1.0, "image": 5.0}
+
+
+async def test_a_node_can_be_announced_named_and_given_an_address(desk: Desk) -> None:
+    status, told = await desk.ask(
+        "PATCH", "/nodes/52:54:00:00:00:09", {"name": "web9", "address": "127.0.0.9"}
+    )
+    assert (status, told["name"], told["reserved"]) == (200, "web9", "127.0.0.9")
+    status, told = await desk.ask("PATCH", "/nodes/web9", {"address": None})
+    assert (status, told["name"], told["reserved"]) == (200, "web9", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"group": "db"}, 409, "there is no group 'db'"),
+        ({"address": "192.0.2.1"}, 409, "192.0.2.1 is in no configured network"),
+        ({"address": "127.0.0.1"}, 409, "this server's or the router's"),
+        ({"address": "127.0.0.100"}, 409, "127.0.0.100 is bound (52:54:00:00:00:02)"),
+        ({"name": "web1"}, 409, "the name 'web1' is 52:54:00:00:00:01's"),
+        ({"name": "Web 1"}, 400, "name: "),
+        ({"nam": "x"}, 400, "nam: "),
+        ({"address": "127"}, 400, "address: "),
+    ],
+)
+async def test_a_setting_that_cannot_be_is_refused(
+    desk: Desk, body: dict[str, str], status: int, words: str
+) -> None:
+    subnet = make_site(Path("/nowhere")).config.network[0].subnet
+    await desk.store.bind(subnet, Mac("52:54:00:00:00:02"), IPv4Address("127.0.0.100"), 0.0, 1e12)
+    answer = await desk.ask("PATCH", "/nodes/52:54:00:00:00:09", body)
+    assert (answer[0], words in answer[1]["error"]) == (status, True)
+    assert await desk.store.node(Mac("52:54:00:00:00:09")) is None
+
+
+async def test_a_forgotten_node_is_gone(desk: Desk) -> None:
+    assert await desk.ask("DELETE", "/nodes/web1") == (204, None)
+    assert (await desk.ask("GET", "/nodes"))[1] == {"nodes": []}
+
+
+async def test_status_counts_leases_and_stages(desk: Desk) -> None:
+    await desk.store.save_boot(
+        Boot.begin("ab" * 8, MAC, "", 1.0).step(Stage.FAILED, 2.0, failure="disk: none")
+    )
+    _, told = await desk.ask("GET", "/status")
+    assert told["nodes_by_stage"] == {"failed": 1}
+    assert told["failures"][0]["failure"] == "disk: none"
+    assert told["networks"][0]["pool_size"] == 100
+
+
+async def test_changes_are_streamed(desk: Desk) -> None:
+    async with desk.http.get("/api/v1/events") as answer:
+        desk.bus.publish("boot", mac=MAC, stage="ready")
+        lines = [await asyncio.wait_for(answer.content.readline(), 5) for _ in range(2)]
+    assert lines == [b"event: boot\n", b'data: {"mac": "52:54:00:00:00:01", "stage": "ready"}\n']
+
+
+async def test_the_api_describes_every_route(desk: Desk) -> None:
+    _, told = await desk.ask("GET", "/openapi.json")
+    assert told["openapi"] == "3.1.0"
+    assert set(told["paths"]["/api/v1/nodes/{node}"]) == {"get", "patch", "delete"}
+    text = json.dumps(told)
+    references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert references <= set(told["components"]["schemas"])
+
+
+async def test_nonsense_as_a_body_is_refused(desk: Desk) -> None:
+    async with desk.http.patch("/api/v1/nodes/web1", data=b"\xff{") as answer:
+        assert answer.status == 400
