@@ -75,6 +75,8 @@ def show(
         return
     made, artefacts = image.manifest, image.manifest.artefacts
     table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("image", image.digest)
     table.add_row("tags", ", ".join(_tags(image, library)))
     table.add_row("recipe", f"{made.recipe} ({made.suite})")
