@@ -176,7 +176,7 @@ def page_text(html: str) -> str:
 
 
 class _PageReader(HTMLParser):
-    """Collects text, with a line break at every tag that begins a block."""
+    """Collects text, with line breaks around each block."""
 
     _HIDDEN = frozenset({"head", "script", "style"})
     _BLOCKS = frozenset(
@@ -194,7 +194,10 @@ class _PageReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in self._HIDDEN
-        self.parts.append("\n" if tag in self._BLOCKS else " ")
+        if tag == "dt":  # a term and what it is stand on one line
+            self.parts.append(": ")
+        else:
+            self.parts.append("\n" if tag in self._BLOCKS else " ")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
