@@ -30,6 +30,7 @@ from pxeboot.tasks import Tasks
 from pxeboot.tftp.server import TftpServer, TransferRecord
 from pxeboot.tftp.transfer import TftpLimits
 from pxeboot.web.commands import Commands
+from pxeboot.web.faults import http_log
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
 
@@ -152,7 +153,9 @@ class Server:
         await _listen_unix(runner, self._site.config.server.state_dir / SOCKET_NAME)
 
     async def _runner(self, application: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(
+            application, access_log=None, logger=http_log(), shutdown_timeout=SHUTDOWN_SECONDS
+        )
         self._ending.push_async_callback(runner.cleanup)
         await runner.setup()
         return runner
