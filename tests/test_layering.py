@@ -14,7 +14,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.responder", "tftp.transfer",
      "inventory.pool", "web.token", "site"),
     ("inventory.store", "inventory.sqlite", "inventory.progress", "events", "tasks"),
-    ("dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders", "web", "image", "lab"),
+    ("dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders",
+     "web", "image", "lab"),
     ("app",),
     ("cli",),
 ]  # fmt: skip
