@@ -46,14 +46,13 @@ def create(namespace: str, taps: Sequence[str]) -> None:
     try:
         netns.create(namespace)
         in_namespace(namespace, lambda: _plug(taps))
-    except (OSError, NetlinkError) as error:
+    except BaseException as error:
         delete(namespace)
-        raise PxebootError(
-            f"the kernel refused network namespace {namespace}: {error}",
-            "in a container, allow it CAP_SYS_ADMIN, CAP_NET_ADMIN and /dev/net/tun",
-        ) from error
-    except BaseException:
-        delete(namespace)
+        if isinstance(error, OSError | NetlinkError):
+            raise PxebootError(
+                f"the kernel refused network namespace {namespace}: {error}",
+                "in a container, allow it CAP_SYS_ADMIN, CAP_NET_ADMIN and /dev/net/tun",
+            ) from error
         raise
 
 
