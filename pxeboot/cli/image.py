@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,16 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
 from pxeboot.image import recipes
 from pxeboot.image.build import build as build_image
 from pxeboot.image.library import Image, Library
 
 app = typer.Typer(help="Build images, and see which there are.", no_args_is_help=True)
 
-StateDir = Annotated[Path, typer.Option("--state-dir", help="Where the image library and the caches are.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-DEFAULT_STATE_DIR = Path("/var/lib/pxeboot")
 _MEGABYTE = 1_000_000
 
 
@@ -27,13 +23,14 @@ _MEGABYTE = 1_000_000
 def build(
     recipe: Annotated[str, typer.Argument(help='A recipe file, its folder, or a shipped one, like "web".')],
     tag: Annotated[str | None, typer.Option(help="Tag to move; default: the recipe's name.")] = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
 ) -> None:
     """Build an image from a recipe, put it into the library and move the tag."""
     loaded = recipes.load(recipe)
     name = tag or loaded.recipe.name
     with _Bars() as bars:
-        image = asyncio.run(build_image(loaded, state_dir, name, bars.show))
+        image = asyncio.run(build_image(loaded, state_dir_of(config, state_dir), name, bars.show))
     sizes = image.manifest.artefacts
     Console().print(
         f"{name} is now {image.digest}\n"
@@ -44,9 +41,9 @@ def build(
 
 
 @app.command("list")
-def list_images(as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+def list_images(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """List the images in the library, newest first."""
-    library = Library(state_dir / "images")
+    library = Library(state_dir_of(config, state_dir) / "images")
     if as_json:
         typer.echo(json.dumps([_summary(image, library) for image in library.list()], indent=2))
         return
@@ -63,11 +60,12 @@ def list_images(as_json: AsJson = False, state_dir: StateDir = DEFAULT_STATE_DIR
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A tag, a digest, or the beginning of one.")],
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
     as_json: AsJson = False,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
     """Show what an image is made of."""
-    library = Library(state_dir / "images")
+    library = Library(state_dir_of(config, state_dir) / "images")
     image = library.resolve(name)
     if as_json:
         packages = dict(image.manifest.packages)

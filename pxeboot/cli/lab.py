@@ -22,6 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pxeboot.cli.options import ConfigPath, StateDir, state_dir_of
 from pxeboot.errors import PxebootError
 from pxeboot.lab import network, record
 from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
@@ -31,7 +32,6 @@ app = typer.Typer(
     help="Virtual machines booting from this server, on a private network.", no_args_is_help=True
 )
 
-DEFAULT_STATE_DIR = Path("/var/lib/pxeboot")
 ESCAPE = b"\x1d"  # Ctrl-]
 _LOG_TAIL_BYTES = 2000
 _MEGABYTE = 1_000_000
@@ -44,13 +44,14 @@ def run(
     image: Annotated[str, typer.Option(help="Tag of the image they boot.")] = "web",
     memory: Annotated[int, typer.Option(min=64, help="RAM of each machine, MB.")] = MEMORY_MB,
     loader: Annotated[Loader, typer.Option(help="What their group boots with.")] = Loader.IPXE,
-    state_dir: Annotated[Path, typer.Option(help="Where the image library is.")] = DEFAULT_STATE_DIR,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
     keep: Annotated[bool, typer.Option("--keep", help="Let it run until Ctrl-C.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must be ready.")] = TIMEOUT_SECONDS,
 ) -> None:
     """Boot machines over the network, show how far they are, and fetch each one's page."""
     scenario = Scenario(
-        state_dir=state_dir,
+        state_dir=state_dir_of(config, state_dir),
         nodes=nodes,
         firmware=firmware,
         image=image,
