@@ -74,7 +74,7 @@ class DhcpServer:
         assert self._udp is not None
         for _ in range(BATCH):
             try:
-                data = self._udp.recv(65535)
+                data, (_, port) = self._udp.recvfrom(65535)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -84,7 +84,7 @@ class DhcpServer:
                 self.dropped += 1
                 log.debug("dropped a packet: %d requests are waiting", MAX_WAITING)
                 continue
-            self._tasks.spawn(self._service.answer(data), "DHCP request")
+            self._tasks.spawn(self._service.answer(data, port), "DHCP request")
 
     def _send(self, reply: Reply) -> None:
         payload = packet.encode(reply.packet)

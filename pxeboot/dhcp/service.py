@@ -44,8 +44,11 @@ class DhcpService:
         self._send = send
         self.malformed = 0
 
-    async def answer(self, data: bytes) -> None:
-        """Take one datagram. Its reply is sent before what need not be waited for is written down."""
+    async def answer(self, data: bytes, source_port: int) -> None:
+        """Take one datagram and the UDP port it was sent from.
+
+        Its reply is sent before what need not be waited for is written down.
+        """
         try:
             request = packet.decode(data)
             client = identify(request)
