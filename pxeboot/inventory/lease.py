@@ -18,6 +18,8 @@ class LeaseState(Enum):
     """Given back; kept so that its machine gets it again."""
     DECLINED = "declined"
     """Found in use by somebody else; given to nobody until it expires."""
+    CONFLICT = "conflict"
+    """Answered for by `mac`, which we never gave it to; given to nobody else until it expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +39,6 @@ class Lease:
         """Whether the address may be given to this machine."""
         if self.state is LeaseState.DECLINED:
             return now >= self.expires
+        if self.state is LeaseState.CONFLICT:
+            return self.mac == mac or now >= self.expires
         return self.mac == mac or not self.active(now)

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from itertools import chain
+from itertools import chain, islice
 
 from pxeboot.config import AddressRange
 from pxeboot.inventory.lease import Lease, LeaseState
@@ -11,6 +11,8 @@ from pxeboot.mac import Mac
 
 DECLINE_SECONDS = 3600
 """How long an address that answered to somebody else stays out of use."""
+NEWCOMER = Mac("00:00:00:00:00:00")
+"""Stands for a machine that has no lease and no reservation here."""
 
 
 class Pool:
@@ -119,6 +121,29 @@ class Pool:
         self._keep(declined)
         return declined
 
+    def candidates(self, count: int, now: float) -> list[IPv4Address]:
+        """Up to `count` addresses that newcomers would be given next, in that order, held for nobody.
+
+        An address never given is told once; where there are none left, the others whenever this is asked.
+        """
+        drawn = [address for address in islice(self._fresh, count) if address not in self._by_address]
+        self._given_back.update(dict.fromkeys(drawn))  # there for who cannot wait for what the caller does
+        found = [address for address in drawn if self.allows(NEWCOMER, address, now)]
+        if found:
+            return found
+        allowed = (address for address in self._given_back if self.allows(NEWCOMER, address, now))
+        found = list(islice(allowed, count))
+        return found + self._expired(NEWCOMER, now, count - len(found))
+
+    def quarantine(self, address: IPv4Address, holder: Mac, now: float) -> Lease | None:
+        """Put an address out of use that `holder` answers for; None where it is rightly somebody's."""
+        lease = self._by_address.get(address)
+        if lease is not None and lease.state is LeaseState.BOUND and lease.active(now):
+            return None
+        found = Lease(address, holder, LeaseState.CONFLICT, now + DECLINE_SECONDS)
+        self._keep(found)
+        return found
+
     def _keep(self, lease: Lease) -> None:
         before = self._by_address.get(lease.address)
         if before is None:
@@ -132,7 +157,7 @@ class Pool:
         if lease.state is LeaseState.DECLINED:
             if self._by_mac.get(lease.mac) == lease.address:
                 del self._by_mac[lease.mac]
-        else:
+        elif lease.state is not LeaseState.CONFLICT:  # its holder has not got it from us
             self._by_mac[lease.mac] = lease.address
 
     def _in_ranges(self, address: IPv4Address) -> bool:
@@ -148,13 +173,13 @@ class Pool:
         for address in self._given_back:
             if self.allows(mac, address, now):
                 return address
-        return self._expired(mac, now)
+        return next(iter(self._expired(mac, now, 1)), None)
 
-    def _expired(self, mac: Mac, now: float) -> IPv4Address | None:
-        """The allowed address whose lease has been over for longest."""
+    def _expired(self, mac: Mac, now: float, count: int) -> list[IPv4Address]:
+        """Up to `count` allowed addresses, those first whose leases have been over for longest."""
         passed: list[tuple[float, IPv4Address]] = []
-        found = None
-        while found is None and self._expiring and self._expiring[0][0] <= now:
+        found: list[IPv4Address] = []
+        while len(found) < count and self._expiring and self._expiring[0][0] <= now:
             noted, address = heapq.heappop(self._expiring)
             expires = self._by_address[address].expires
             if expires > noted:
@@ -162,7 +187,7 @@ class Pool:
                 continue
             passed.append((noted, address))
             if self.allows(mac, address, now):
-                found = address
+                found.append(address)
         for entry in passed:
             heapq.heappush(self._expiring, entry)
         return found

@@ -97,6 +97,12 @@ class SqliteStore:
     async def decline(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
         return await self._write_change(self._pools[network].decline(mac, address, now))
 
+    async def candidates(self, network: IPv4Network, count: int, now: float) -> list[IPv4Address]:
+        return self._pools[network].candidates(count, now)
+
+    async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
+        return await self._write_change(self._pools[network].quarantine(address, holder, now))
+
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
         return self._pools[network].lease_of(mac)
 

@@ -59,6 +59,12 @@ class Store(Protocol):
     async def decline(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
         """The machine found the address in use: nobody gets it for a time, on disk."""
 
+    async def candidates(self, network: IPv4Network, count: int, now: float) -> list[IPv4Address]:
+        """Up to `count` addresses that newcomers would be given next, in that order, held for nobody."""
+
+    async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
+        """`holder` answers for the address: nobody else gets it for a time, on disk. False: it is leased."""
+
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
         """The last lease of a machine in a network, whatever its state."""
 

@@ -119,6 +119,45 @@ def test_an_address_is_usable_again_when_its_reservation_goes() -> None:
     assert lease(machines, C, 0.0) == ip(10)
 
 
+def test_candidates_are_what_newcomers_get_next() -> None:
+    machines = pool(10, 14)
+    lease(machines, A, 0.0, wanted=ip(11))
+    machines.reserve({B: ip(12)})
+    assert machines.candidates(2, 1.0) == [ip(10)]  # 11 is leased
+    assert machines.candidates(9, 1.0) == [ip(13), ip(14)]  # 12 is reserved
+    assert machines.candidates(9, 1.0) == [ip(10), ip(13), ip(14)]  # those never given are all told
+    assert machines.candidates(9, LEASE) == [ip(10), ip(13), ip(14), ip(11)]  # what expired comes last
+    assert [lease(machines, mac, 1.0) for mac in (C, D)] == [ip(10), ip(13)]  # none of them was held
+
+
+def test_an_address_that_somebody_answers_for_is_his_alone_for_a_time() -> None:
+    machines = pool(10, 10)
+    machines.offer(A, None, 0.0, HOLD)
+    found = machines.quarantine(ip(10), B, 5.0)
+    assert found is not None
+    assert (found.mac, found.state) == (B, LeaseState.CONFLICT)
+    assert machines.lease_of(A) is None  # the offer is void
+    assert not machines.allows(A, ip(10), 6.0)
+    assert machines.candidates(9, 6.0) == []
+    assert machines.allows(B, ip(10), 6.0)
+    assert lease(machines, A, 5.0 + DECLINE_SECONDS) == ip(10)
+
+
+def test_a_machine_that_outstays_its_lease_can_have_its_address_again() -> None:
+    machines = pool(10, 11)
+    lease(machines, A, 0.0)
+    machines.quarantine(ip(10), A, LEASE + 1)
+    assert lease(machines, B, LEASE + 2) == ip(11)
+    assert lease(machines, A, LEASE + 3) == ip(10)
+
+
+def test_a_leased_address_is_not_taken_from_its_machine() -> None:
+    machines = pool()
+    lease(machines, A, 0.0)
+    assert machines.quarantine(ip(10), B, 1.0) is None
+    assert machines.allows(A, ip(10), 1.0)
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Any sequence of requests: no address is ever promised to two machines at once."""
 
@@ -154,6 +193,17 @@ class AnyHistory(RuleBasedStateMachine):
     def refuse(self, mac: Mac, last: int) -> None:
         if self.pool.decline(mac, ip(last), self.now):
             self.promised.pop(ip(last), None)
+
+    @rule(mac=macs, last=st.integers(8, 16))
+    def conflict(self, mac: Mac, last: int) -> None:
+        if self.pool.quarantine(ip(last), mac, self.now):
+            assert self.promised.get(ip(last), (mac, 0.0))[1] <= self.now
+            self.promised.pop(ip(last), None)
+
+    @rule(count=st.integers(1, 4))
+    def look_ahead(self, count: int) -> None:
+        for address in self.pool.candidates(count, self.now):
+            assert self.promised.get(address, (None, 0.0))[1] <= self.now
 
     @rule(seconds=st.sampled_from([1.0, HOLD, LEASE, DECLINE_SECONDS]))
     def wait(self, seconds: float) -> None:

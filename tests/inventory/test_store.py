@@ -86,6 +86,15 @@ async def test_what_was_given_back_is_written_as_such(store: Store, tmp_path: Pa
     await again.close()
 
 
+async def test_an_address_in_conflict_stays_out_of_use_after_a_restart(store: Store, tmp_path: Path) -> None:
+    assert await store.candidates(NET, 1, 0.0) == [NET[10]]
+    assert await store.quarantine(NET, NET[10], B, 0.0)
+    again = await reopened(tmp_path)
+    assert [(lease.mac, lease.state) for lease in await again.leases()] == [(B, LeaseState.CONFLICT)]
+    assert await again.offer(NET, A, NET[10], 1.0, 10.0) == NET[11]
+    await again.close()
+
+
 async def test_nodes_and_their_boots_are_there_after_a_restart(store: Store, tmp_path: Path) -> None:
     node = Node(A, "web1", UUID(int=5), "web", NET[50], 12.5)
     await store.save_node(node)
