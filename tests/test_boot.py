@@ -1,0 +1,161 @@
+"""Whole machines in QEMU: firmware, loader, initrd and root, from the real server to a page it serves."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from pxeboot.cli.client import connect
+from pxeboot.image.library import Image, Library
+from pxeboot.lab import network
+from pxeboot.lab.qemu import Firmware
+from pxeboot.lab.scenario import Lab, Loader, Progress, Scenario
+from pxeboot.web.views import NodeView
+from tests.lab.conditions import needs_emulator, needs_network
+
+pytestmark = [pytest.mark.boot, needs_network, needs_emulator, pytest.mark.timeout(420)]
+
+BUILDING = Path(__file__).parent.parent / ".demo"
+"""Image and caches are the demo's, so that neither builds what the other has."""
+SECONDS = 240.0
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """The shipped recipe `web`, built from this checkout. Kernel and curl come from caches."""
+    command = [
+        sys.executable,
+        "-m",
+        "pxeboot.cli.main",
+        "image",
+        "build",
+        "web",
+        "--state-dir",
+        str(BUILDING),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert built.returncode == 0, built.stderr
+    return Library(BUILDING / "images").resolve("web")
+
+
+def scenario(state_dir: Path = BUILDING, **settings: Any) -> Scenario:
+    return Scenario(
+        state_dir=state_dir, name=f"test-{os.getpid()}", nodes=1, timeout_seconds=SECONDS, **settings
+    )
+
+
+async def until(lab: Lab, condition: Callable[[NodeView], bool], seconds: float = SECONDS) -> NodeView:
+    """The node when the condition holds for the first time."""
+    seen: list[Progress] = []
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                seen = await lab.progress()
+                if seen[0].node is not None and condition(seen[0].node):
+                    return seen[0].node
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pytest.fail(f"still {seen[0].node} after {seconds} s; console: {lab.machines[0].console_log}")
+
+
+async def asks(lab: Lab, method: str, path: str, body: Any = None) -> Any:
+    async with connect(lab.socket.parent) as client:
+        return await client.ask(method, path, body)
+
+
+@pytest.mark.parametrize(
+    "firmware", [pytest.param(Firmware.BIOS, id="bios"), pytest.param(Firmware.UEFI, id="uefi")]
+)
+async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
+    firmware: Firmware, image: Image
+) -> None:
+    async with Lab(scenario(firmware=firmware)) as lab:
+        await lab.power_on()
+        node = await until(lab, lambda node: node.stage == "ready")
+        assert (node.failure, node.image) == ("", image.digest)
+        page = await lab.page(str(node.address))
+        assert "node1" in page
+        assert image.digest in page
+        assert "8.2" in page
+        (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]
+        path = ["discover", "address", "script", "kernel", "initrd", "network", "image", "root", "ready"]
+        assert [stage for stage in boot["reached"] if stage in path] == path
+        assert boot["sent"]["http root"] == image.manifest.artefacts.root.size
+        await asks(lab, "POST", "/nodes/node1/command", {"command": "reboot"})
+        await until(lab, lambda node: node.stage == "rebooting", 20)
+        await until(lab, lambda node: node.stage == "kernel", 120)
+        assert len((await asks(lab, "GET", "/nodes/node1"))["boots"]) == 2
+
+
+async def test_firmware_of_its_own_loads_ipxe_over_tftp(image: Image) -> None:
+    async with Lab(scenario(firmware=Firmware.UEFI, nic_rom=False)) as lab:
+        await lab.power_on()
+        await until(lab, lambda node: node.stage == "network")
+        (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]
+        assert boot["reached"]["loader"] < boot["reached"]["script"]
+        assert boot["sent"]["tftp snponly.efi"] > 100_000
+
+
+async def test_pxelinux_loads_the_kernel(image: Image) -> None:
+    async with Lab(scenario(loader=Loader.PXELINUX)) as lab:
+        await lab.power_on()
+        await until(lab, lambda node: node.stage == "network")
+        (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]
+        assert boot["loader"] == "PXELINUX"
+        assert boot["sent"]["http kernel"] == image.manifest.artefacts.kernel.size
+        assert boot["sent"]["tftp lpxelinux.0"] == Path("/usr/lib/PXELINUX/lpxelinux.0").stat().st_size
+
+
+async def test_a_flipped_byte_is_refused_by_the_node(image: Image, tmp_path: Path) -> None:
+    shutil.copytree(BUILDING / "images", tmp_path / "images")
+    root = tmp_path / "images" / image.digest / "root.squashfs"
+    data = bytearray(root.read_bytes())
+    data[len(data) // 2] ^= 1
+    root.write_bytes(data)
+    async with Lab(scenario(tmp_path)) as lab:
+        await lab.power_on()
+        node = await until(lab, lambda node: node.stage in ("failed", "root", "ready"))
+        assert node.stage == "failed"
+        assert node.failure.startswith(f"digest: expected {image.manifest.artefacts.root.sha256[:12]}")
+
+
+async def test_too_little_memory_is_said_with_both_numbers(image: Image) -> None:
+    async with Lab(scenario(memory_mb=256)) as lab:
+        await lab.power_on()
+        node = await until(lab, lambda node: node.stage in ("failed", "image", "ready"))
+        assert node.stage == "failed"
+        needed = -(-image.manifest.artefacts.root.size // 2**20)
+        assert node.failure.startswith(f"memory: image needs {needed} MB and ")
+        assert node.failure.endswith(" MB available")
+
+
+async def test_a_download_survives_kill_9_of_the_server(image: Image) -> None:
+    async with Lab(scenario()) as lab:
+        network.in_namespace(lab.namespace, lambda: slow_down(lab.machines[0].tap))
+        await lab.power_on()
+        size = image.manifest.artefacts.root.size
+        node = await until(lab, lambda node: node.stage == "image" and node.done > size // 10)
+        assert node.done < size * 9 // 10
+        assert lab.server is not None
+        lab.server.send_signal(signal.SIGKILL)
+        lab.server.wait()
+        await asyncio.sleep(2)
+        await lab.start_server()
+        await until(lab, lambda node: node.stage == "ready")
+        (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]
+        assert 0 < boot["sent"]["http root"] <= size - size // 10  # the rest, not all of it again
+
+
+def slow_down(tap: str) -> None:
+    """10 MB/s towards the machine, so that there is a middle of the download to meet it in."""
+    with IPRoute() as links:
+        index = links.link_lookup(ifname=tap)[0]
+        links.tc("add", "tbf", index, 0, rate="80mbit", burst=65536, latency="200ms")
