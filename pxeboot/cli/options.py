@@ -19,10 +19,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 def state_dir_of(config: Path | None, state_dir: Path | None) -> Path:
     """The directory that a command works on: the one named, the configuration's, or the default.
 
-    Without -c, a configuration file in the present directory counts. Raises PxebootError.
+    Without -c, a configuration file in the present directory counts. Absolute, since apt and mmdebstrap
+    read a relative one from elsewhere. Raises PxebootError.
     """
     if state_dir is not None:
-        return state_dir
+        return state_dir.absolute()
     if config is not None or DEFAULT_PATH.exists():
-        return load(config or DEFAULT_PATH).server.state_dir
+        return load(config or DEFAULT_PATH).server.state_dir.absolute()
     return ServerConfig().state_dir
