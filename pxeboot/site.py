@@ -1,9 +1,10 @@
 """The configuration in force, with our own addresses in it; replaced as a whole when the file is reread."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from pxeboot.config import Config, NetworkConfig
+from pxeboot.pxe.arch import Loaders, choose_loaders
 
 _NOWHERE = IPv4Address(0)
 
@@ -23,6 +24,7 @@ class Site:
 
     config: Config
     networks: tuple[Network, ...]
+    loaders: Loaders = field(default_factory=lambda: choose_loaders({}))
 
     def network_for(self, interface: str, giaddr: IPv4Address) -> Network | None:
         """The network a DHCP packet came from: by its relay where there is one, else by the interface."""

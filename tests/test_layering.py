@@ -11,7 +11,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("errors", "mac", "config", "resources", "inventory.node", "inventory.boot", "inventory.lease",
      "image.recipe", "image.manifest"),
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "tftp.packet", "ndp.packet", "image.cpio"),
-    ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.responder", "tftp.transfer",
+    ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.responder", "dhcp.proxy", "tftp.transfer",
      "inventory.pool", "web.token", "site"),
     ("inventory.store", "inventory.sqlite", "inventory.progress", "events", "tasks"),
     ("dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders",

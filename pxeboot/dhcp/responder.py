@@ -6,6 +6,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
 from pxeboot.dhcp import options
+from pxeboot.dhcp.bootfile import boot_options, pxe_suboptions, with_bootfile
 from pxeboot.dhcp.options import MessageType, Option
 from pxeboot.dhcp.packet import BOOTREPLY, BROADCAST_FLAG, Packet, encode, value_of
 from pxeboot.mac import Mac
@@ -16,11 +17,6 @@ SERVER_PORT, CLIENT_PORT = 67, 68
 DEFAULT_MESSAGE_BYTES = 576
 """What every client takes (RFC 2131 §2): the IP datagram, 28 bytes of headers included."""
 IP_UDP_BYTES = 28
-
-NO_PROXYDHCP = bytes((176, 1, 1))
-"""Sub-option of 175 by which iPXE does not wait for a ProxyDHCP server: one second instead of three."""
-BOOT_WITHOUT_MENU = bytes((6, 1, 8))
-"""PXE 2.1 sub-option 6, discovery control, bit 3: load the named file, no prompt and no further question."""
 
 _NOWHERE = IPv4Address(0)
 
@@ -115,14 +111,14 @@ def ack(
 def inform_ack(request: Packet, client: Client, terms: Terms, decision: Decision, name: str) -> Reply:
     """Answer to INFORM: everything but an address and its times (RFC 2131 §4.3.5)."""
     given = _given(client, terms, decision, name)
-    packet = _reply(MessageType.ACK, request, terms, given)
-    return Reply(_with_bootfile(packet, terms, decision), _destination(request, _NOWHERE))
+    packet = reply_frame(MessageType.ACK, request, terms.server, given)
+    return Reply(with_bootfile(packet, terms.server, decision), destination(request, _NOWHERE))
 
 
 def nak(request: Packet, terms: Terms, reason: str) -> Reply:
     """Tell a client to forget its address and begin again: always broadcast, through a relay too."""
     given = _raw({options.MESSAGE: reason})
-    packet = replace(_reply(MessageType.NAK, request, terms, given), ciaddr=_NOWHERE)
+    packet = replace(reply_frame(MessageType.NAK, request, terms.server, given), ciaddr=_NOWHERE)
     if request.giaddr == _NOWHERE:
         return Reply(packet, Broadcast())
     # RFC 2131 §4.3.2: the flag makes the relay broadcast it, for the client's address may be wrong.
@@ -145,14 +141,14 @@ def _grant(
             options.REBINDING_TIME: terms.lease_seconds * 7 // 8,
         }
     )
-    packet = _reply(kind, request, terms, times | _given(client, terms, decision, name))
+    packet = reply_frame(kind, request, terms.server, times | _given(client, terms, decision, name))
     packet = replace(packet, yiaddr=address)
-    return Reply(_with_bootfile(packet, terms, decision), _destination(request, address))
+    return Reply(with_bootfile(packet, terms.server, decision), destination(request, address))
 
 
-def _reply(kind: MessageType, request: Packet, terms: Terms, given: dict[int, bytes]) -> Packet:
+def reply_frame(kind: MessageType, request: Packet, server: IPv4Address, given: dict[int, bytes]) -> Packet:
     """The frame of any reply: fields echoed, options as many as the client can take."""
-    must = _raw({options.MESSAGE_TYPE: kind, options.SERVER_IDENTIFIER: terms.server})
+    must = _raw({options.MESSAGE_TYPE: kind, options.SERVER_IDENTIFIER: server})
     echoed = {
         option.code: request.options[option.code]
         # RFC 6842; RFC 4578 §2.3; RFC 3046 §2.1 wants option 82 last
@@ -204,7 +200,7 @@ def _given(client: Client, terms: Terms, decision: Decision, name: str) -> dict[
     given = _raw({options.SUBNET_MASK: terms.subnet.netmask})
     if terms.router is not None:
         given |= _raw({options.ROUTER: (terms.router,)})
-    given |= _boot_options(client, terms, decision)
+    given |= boot_options(client, terms.server, decision, pxe_suboptions(client))
     if terms.dns:
         given |= _raw({options.DOMAIN_NAME_SERVER: terms.dns})
     if name:
@@ -212,34 +208,7 @@ def _given(client: Client, terms: Terms, decision: Decision, name: str) -> dict[
     return given | _raw({options.BROADCAST_ADDRESS: terms.subnet.broadcast_address})
 
 
-def _boot_options(client: Client, terms: Terms, decision: Decision) -> dict[int, bytes]:
-    if not decision.bootfile:
-        return {}
-    given = _raw({options.BOOTFILE_NAME: decision.bootfile, options.TFTP_SERVER_NAME: str(terms.server)})
-    if client.vendor_class.startswith("PXEClient"):
-        # Only an echo: a client that did not say it must not hear it. With an address and this class but
-        # without option 43, EDK2 would take us for a BINL server and ask port 4011 (PXE-E55).
-        given |= _raw({options.VENDOR_CLASS: "PXEClient"})
-        given[options.VENDOR_SPECIFIC.code] = BOOT_WITHOUT_MENU + b"\xff"
-    if client.is_ipxe:
-        given[options.ETHERBOOT.code] = NO_PROXYDHCP
-    return given
-
-
-def _with_bootfile(packet: Packet, terms: Terms, decision: Decision) -> Packet:
-    """siaddr, sname and `file` beside options 66 and 67: some loaders read only the fields, some only 67."""
-    if not decision.bootfile:
-        return packet
-    file = decision.bootfile.encode()
-    return replace(
-        packet,
-        siaddr=terms.server,
-        sname=str(terms.server).encode(),
-        file=file if len(file) <= 127 else b"",
-    )
-
-
-def _destination(request: Packet, address: IPv4Address) -> Destination:
+def destination(request: Packet, address: IPv4Address) -> Destination:
     """RFC 2131 §4.1, in its order."""
     if request.giaddr != _NOWHERE:
         return Unicast(request.giaddr, SERVER_PORT)

@@ -83,6 +83,10 @@ class DhcpService:
                 log.debug("%s: ignored: %s is a server's message", client.mac, kind.name)
 
     async def _discover(self, request: Packet, client: Client, network: Network) -> None:
+        decision, name = await self._decide(client)
+        if decision.ignored:
+            log.warning("%s: %s", client.mac, decision)
+            return
         wanted = value_of(request, options.REQUESTED_ADDRESS)
         address = await self._store.offer(
             network.config.subnet,
@@ -94,10 +98,9 @@ class DhcpService:
         if address is None:
             log.error("%s: no address left in %s; make its pool larger", client.mac, network.config.subnet)
             return
-        decision, name = await self._decide(client)
         self._send(responder.offer(request, client, self._terms(network), address, decision, name))
         log.info("%s: offered %s, %s", client.mac, address, decision)
-        if client.wants_pxe:
+        if client.wants_boot:
             await self._progress.seen(client)
             await self._progress.discovered(client)
 
@@ -125,7 +128,7 @@ class DhcpService:
         decision, name = await self._decide(client)
         self._send(responder.ack(request, client, terms, address, decision, name))
         log.info("%s: has %s, %s", client.mac, address, decision)
-        if client.wants_pxe:
+        if client.wants_boot:
             await self._progress.addressed(client, address)
 
     async def _bind(self, client: Client, network: Network, address: IPv4Address) -> bool:
@@ -161,7 +164,7 @@ class DhcpService:
         """What the client boots, and what it is called."""
         node = await self._store.node(client.mac) or Node(client.mac, default_name(client.mac), client.uuid)
         group = group_of(node, self._site.config)
-        decision = decide(client, group, self._site.base_url(self._address))
+        decision = decide(client, group, self._site.base_url(self._address), self._site.loaders)
         return decision, node.name
 
     def _terms(self, network: Network) -> Terms:

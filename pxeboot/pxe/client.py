@@ -8,12 +8,17 @@ from pxeboot.dhcp import options
 from pxeboot.dhcp.options import Option
 from pxeboot.dhcp.packet import Packet, value_of
 from pxeboot.mac import Mac
-from pxeboot.pxe.arch import ARCHITECTURES, BIOS
+from pxeboot.pxe.arch import ARCHITECTURES, BIOS, RPIBOOT
 
 T = TypeVar("T")
 
 # Sub-options of option 175 by which iPXE names what it was built with (its src/include/ipxe/dhcp.h).
 FEATURE_HTTP, FEATURE_BZIMAGE, FEATURE_EFI = 19, 24, 36
+
+# The first octets of Raspberry Pi Ltd's MAC addresses (IEEE registry).
+RASPBERRY_PI_OUIS = (
+    "28:cd:c1", "2c:cf:67", "88:a2:9e", "b8:27:eb", "d8:3a:dd", "dc:a6:32", "e4:5f:01",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +45,53 @@ class Client:
         return self.is_ipxe or self.vendor_class.startswith("PXEClient")
 
     @property
+    def wants_http(self) -> bool:
+        """Whether it is UEFI HTTP Boot (UEFI 2.10 §24.7), which takes a URL and no file name."""
+        return self.vendor_class.startswith("HTTPClient") and not self.is_ipxe
+
+    @property
+    def wants_boot(self) -> bool:
+        """Whether it asks to be told what to boot, in either way."""
+        return self.wants_pxe or self.wants_http
+
+    @property
+    def is_bios(self) -> bool:
+        """x86 firmware of the old kind; who does not say what it is, is of it."""
+        return self.architecture in (BIOS, None)
+
+    @property
+    def is_raspberry_pi(self) -> bool:
+        """A Pi's own boot loader. It says to be a BIOS, so it is told by its maker's MAC addresses, or by
+        option 97, in which a Pi 4 and later have "RPi4", "RPi5"."""
+        if self.is_ipxe or self.architecture not in (BIOS, RPIBOOT) or not self.wants_pxe:
+            return False
+        machine = self.uuid.bytes_le if self.uuid else b""
+        return (
+            self.architecture == RPIBOOT
+            or machine.startswith(b"RPi")
+            or self.mac.startswith(RASPBERRY_PI_OUIS)
+        )
+
+    @property
     def is_capable_ipxe(self) -> bool:
         """An iPXE that fetches a script by HTTP and starts a Linux kernel from it."""
-        kernel = FEATURE_BZIMAGE if self.architecture in (BIOS, None) else FEATURE_EFI
+        kernel = FEATURE_BZIMAGE if self.is_bios else FEATURE_EFI
         return self.is_ipxe and {FEATURE_HTTP, kernel} <= self.features
 
     @property
+    def platform(self) -> str:
+        """What kind of firmware it is, for people."""
+        if self.is_raspberry_pi:
+            return "Raspberry Pi"
+        if self.architecture is None:
+            return "no architecture"
+        row = ARCHITECTURES.get(self.architecture)
+        return row.name if row else f"architecture {self.architecture}"
+
+    @property
     def firmware(self) -> str:
-        """Architecture and classes as one line, for people."""
-        row = ARCHITECTURES.get(self.architecture) if self.architecture is not None else None
-        name = row.name if row else f"architecture {self.architecture}"
-        return ", ".join(part for part in (name, self.vendor_class, self.user_class) if part)
+        """Platform and classes as one line, for people."""
+        return ", ".join(part for part in (self.platform, self.vendor_class, self.user_class) if part)
 
 
 def identify(request: Packet) -> Client:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pxeboot.config import GroupConfig
-from pxeboot.pxe.arch import ARCHITECTURES, BIOS, LPXELINUX
+from pxeboot.pxe.arch import LPXELINUX, PI_FIRST_FILE, Loaders
 from pxeboot.pxe.client import Client
 
 
@@ -13,23 +13,34 @@ class Decision:
 
     bootfile: str
     reason: str
+    ignored: bool = False
+    """No answer at all: firmware that is given an address and then no loader waits, or leaks memory (Intel
+    Boot Agent); without an answer it goes on to its next boot device."""
 
     def __str__(self) -> str:
+        if self.ignored:
+            return f"ignored ({self.reason})"
         return f"boots {self.bootfile} ({self.reason})" if self.bootfile else f"address only ({self.reason})"
 
 
-def decide(client: Client, group: GroupConfig | None, base_url: str) -> Decision:
+def decide(client: Client, group: GroupConfig | None, base_url: str, loaders: Loaders) -> Decision:
     """Choose what a client is sent to. `base_url` is our HTTP server as this client reaches it."""
-    if not client.wants_pxe:
-        # UEFI HTTP Boot is among them: EDK2 drops an offer that says PXEClient to an HTTPClient.
-        return Decision("", "did not ask for PXE")
+    if not client.wants_boot:
+        return Decision("", "did not ask to boot")
     if group is None:
         return Decision("", "no group claims it")
-    if group.loader == "pxelinux" and client.architecture in (BIOS, None):
+    return _boot(client, group, base_url, loaders)
+
+
+def _boot(client: Client, group: GroupConfig, base_url: str, loaders: Loaders) -> Decision:
+    if client.is_raspberry_pi:
+        return Decision(PI_FIRST_FILE, f"group {group.name}, Raspberry Pi")
+    if group.loader == "pxelinux" and client.is_bios:
         return Decision(LPXELINUX.name, f"group {group.name}")  # the group's word holds for an iPXE ROM too
     if client.is_capable_ipxe:
         return Decision(f"{base_url}/ipxe/{client.mac}", f"group {group.name}, iPXE")
-    row = ARCHITECTURES.get(BIOS if client.architecture is None else client.architecture)
-    if row is None or row.loader is None:
-        return Decision("", f"no loader for {client.firmware}")
-    return Decision(row.loader.name, f"group {group.name}, {row.name}")
+    loader = loaders.find(client.architecture)
+    if isinstance(loader, str):
+        return Decision("", loader, ignored=True)
+    reason = f"group {group.name}, {client.platform}"
+    return Decision(f"{base_url}/loader/{loader.name}" if client.wants_http else loader.name, reason)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from pxeboot.config import GroupConfig
 from pxeboot.dhcp import packet
 from pxeboot.dhcp.packet import Packet
+from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
+from pxeboot.pxe.arch import ARCHITECTURES, choose_loaders
 from pxeboot.pxe.client import Client, identify
 from pxeboot.pxe.policy import decide
 from pxeboot.pxe.script import (
@@ -25,6 +28,7 @@ from pxeboot.pxe.script import (
 
 DATA = Path(__file__).parent.parent / "data"
 URL = "http://10.77.0.1"
+LOADERS = choose_loaders({})
 WEB = GroupConfig(name="web", image="web", match=("*",))
 LINUX = GroupConfig(name="web", image="web", match=("*",), loader="pxelinux")
 MAC = Mac("52:54:00:77:00:01")
@@ -74,7 +78,7 @@ def test_a_machine_keeps_its_uuid_through_firmware_and_ipxe() -> None:
 def test_any_options_identify_somebody(codes: dict[int, bytes]) -> None:
     client = identify(Packet(1, 1, b"\x52\x54\0\0\0\1", options=codes))
     assert client.firmware
-    decide(client, WEB, URL)
+    decide(client, WEB, URL, LOADERS)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_any_options_identify_somebody(codes: dict[int, bytes]) -> None:
         ("discover-ipxe-efi", WEB, f"{URL}/ipxe/{MAC}"),
         ("discover-ipxe-snponly", WEB, f"{URL}/ipxe/{MAC}"),
         ("discover-ovmf", WEB, "snponly.efi"),
-        ("discover-ovmf-http", WEB, ""),
+        ("discover-ovmf-http", WEB, f"{URL}/loader/snponly.efi"),
         ("discover-udhcpc", WEB, ""),
         ("discover-ipxe-bios", LINUX, "lpxelinux.0"),
         ("discover-ovmf", LINUX, "snponly.efi"),
@@ -93,26 +97,96 @@ def test_any_options_identify_somebody(codes: dict[int, bytes]) -> None:
     ],
 )
 def test_what_a_client_boots(name: str, group: GroupConfig | None, bootfile: str) -> None:
-    assert decide(captured(name), group, URL).bootfile == bootfile
+    assert decide(captured(name), group, URL, LOADERS).bootfile == bootfile
 
 
 def test_plain_bios_firmware_gets_undionly() -> None:
     client = Client(MAC, architecture=0, vendor_class="PXEClient:Arch:00000:UNDI:002001")
-    assert decide(client, WEB, URL).bootfile == "undionly.kpxe"
+    assert decide(client, WEB, URL, LOADERS).bootfile == "undionly.kpxe"
 
 
 def test_an_ipxe_without_http_gets_a_better_one() -> None:
     client = replace(captured("discover-ipxe-bios"), features=frozenset({24}))
-    assert decide(client, WEB, URL).bootfile == "undionly.kpxe"
+    assert decide(client, WEB, URL, LOADERS).bootfile == "undionly.kpxe"
 
 
-def test_an_architecture_without_loader_gets_an_address_and_a_reason() -> None:
-    client = Client(MAC, architecture=11, vendor_class="PXEClient:Arch:00011")
-    decision = decide(client, WEB, URL)
-    assert (decision.bootfile, str(decision)) == (
-        "",
-        "address only (no loader for arm64 UEFI, PXEClient:Arch:00011)",
+@pytest.mark.parametrize("code", [6, 11, 19, 27, 99])
+def test_an_architecture_without_loader_is_met_with_silence_and_the_remedy(code: int) -> None:
+    kind = "HTTPClient" if code == 19 else "PXEClient"
+    decision = decide(Client(MAC, architecture=code, vendor_class=kind), WEB, URL, LOADERS)
+    assert (decision.bootfile, decision.ignored) == ("", True)
+    key = {6: "x86-uefi", 11: "arm64-uefi", 19: "arm64-uefi", 27: "riscv64-uefi", 99: "99"}[code]
+    assert f'[loaders] {key} = "/path/ipxe.efi"' in str(decision)
+
+
+def test_a_loader_that_is_not_installed_is_named_with_its_package() -> None:
+    without = replace(LOADERS, missing=frozenset({"snponly.efi"}))
+    decision = decide(captured("discover-ovmf"), WEB, URL, without)
+    assert (decision.ignored, str(decision)) == (
+        True,
+        "ignored (loader snponly.efi is missing: apt-get install ipxe)",
     )
+    assert decide(captured("discover-ipxe-efi"), WEB, URL, without).bootfile.startswith(URL)
+
+
+def test_the_operators_loader_serves_pxe_and_http_boot_of_its_platform() -> None:
+    own = choose_loaders({"arm64-uefi": Path("/srv/arm64.efi"), "16": Path("/srv/big.efi")})
+    for code, kind, bootfile in (
+        (11, "PXEClient", "arm64.efi"),
+        (19, "HTTPClient", f"{URL}/loader/arm64.efi"),
+        (7, "PXEClient", "snponly.efi"),
+        (16, "HTTPClient", f"{URL}/loader/big.efi"),
+    ):
+        client = Client(MAC, architecture=code, vendor_class=kind)
+        assert decide(client, WEB, URL, own).bootfile == bootfile
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        ({"arm64": "/a.efi"}, "loaders.arm64: unknown platform"),
+        ({"raspberry-pi": "/a.efi"}, "loaders.raspberry-pi: unknown platform"),
+        ({"arm64-uefi": "/a/ipxe.efi", "27": "/b/ipxe.efi"}, "would have one name"),
+        ({"7": "/own/snponly.efi"}, "would have one name"),
+    ],
+)
+def test_loaders_that_cannot_be_are_refused(overrides: dict[str, str], complaint: str) -> None:
+    with pytest.raises(PxebootError, match=complaint):
+        choose_loaders({key: Path(path) for key, path in overrides.items()})
+
+
+def test_the_architectures_are_ianas_list_without_a_gap() -> None:
+    assert list(ARCHITECTURES) == list(range(42))
+    assert all(row.code == code for code, row in ARCHITECTURES.items())
+
+
+PI = "b8:27:eb:12:34:56"
+
+
+@pytest.mark.parametrize(
+    ("mac", "architecture", "machine", "is_pi"),
+    [
+        (PI, 0, None, True),
+        ("dc:a6:32:00:00:01", 0, None, True),
+        (MAC, 0, b"RPi4" + bytes(12), True),
+        (MAC, 0, b"RPi5" + bytes(12), True),
+        (MAC, 41, None, True),
+        (MAC, 0, bytes(16), False),
+        (PI, 11, None, False),  # UEFI firmware on a Pi is UEFI
+    ],
+)
+def test_a_raspberry_pi_is_told_from_a_bios(
+    mac: str, architecture: int, machine: bytes | None, is_pi: bool
+) -> None:
+    client = Client(
+        Mac(mac),
+        uuid=UUID(bytes_le=machine) if machine else None,
+        architecture=architecture,
+        vendor_class="PXEClient:Arch:00000:UNDI:002001",
+    )
+    assert client.is_raspberry_pi is is_pi
+    bootfile = "bootcode.bin" if is_pi else {0: "undionly.kpxe", 11: ""}[architecture]
+    assert decide(client, WEB, URL, LOADERS).bootfile == bootfile
 
 
 def test_the_kernel_is_told_everything_the_initrd_needs() -> None:
