@@ -20,7 +20,8 @@ class Pool:
 
     Every operation costs the same however many leases there are: addresses never given come from an
     iterator, given-back ones from an ordered dictionary, expired ones from a heap whose entries may be out
-    of date and are put right when they come up.
+    of date and are put right when they come up. Keys are numbers: an `IPv4Address` is hashed and compared in
+    Python, and a storm does that ten times per exchange.
     """
 
     def __init__(
@@ -32,15 +33,16 @@ class Pool:
     ) -> None:
         """`own` are the addresses that are ours or the router's, which no machine may get."""
         self.subnet = subnet
-        self._ranges = ranges
-        self._own = own
+        self._subnet = range(int(subnet.network_address), int(subnet.broadcast_address) + 1)
+        self._ranges = [range(int(item.first), int(item.last) + 1) for item in ranges]
+        self._own = {int(address) for address in own}
         self._reservations: dict[Mac, IPv4Address] = {}
-        self._reserved: dict[IPv4Address, Mac] = {}
-        self._by_address: dict[IPv4Address, Lease] = {}
-        self._by_mac: dict[Mac, IPv4Address] = {}
+        self._reserved: dict[int, Mac] = {}
+        self._by_address: dict[int, Lease] = {}
+        self._by_mac: dict[Mac, Lease] = {}
         self._fresh = chain.from_iterable(ranges)
-        self._given_back: dict[IPv4Address, None] = {}  # oldest first
-        self._expiring: list[tuple[float, IPv4Address]] = []
+        self._given_back: dict[int, IPv4Address] = {}  # oldest first
+        self._expiring: list[tuple[float, int]] = []
         for lease in leases:
             self._keep(lease)
 
@@ -50,25 +52,25 @@ class Pool:
     def reserve(self, reservations: Mapping[Mac, IPv4Address]) -> None:
         """Keep these addresses, inside the ranges or not, for these machines only."""
         self._reservations = {mac: item for mac, item in reservations.items() if item in self.subnet}
-        self._reserved = {address: mac for mac, address in self._reservations.items()}
+        self._reserved = {int(address): mac for mac, address in self._reservations.items()}
 
     def lease_at(self, address: IPv4Address) -> Lease | None:
         """The last lease of an address, whatever its state."""
-        return self._by_address.get(address)
+        return self._by_address.get(int(address))
 
     def lease_of(self, mac: Mac) -> Lease | None:
         """The last lease of a machine, whatever its state."""
-        address = self._by_mac.get(mac)
-        return None if address is None else self._by_address[address]
+        return self._by_mac.get(mac)
 
     def allows(self, mac: Mac, address: IPv4Address, now: float) -> bool:
         """Whether this machine may have this address now."""
-        if address not in self.subnet or address in self._own:
+        number = int(address)
+        if number not in self._subnet or number in self._own:
             return False
-        owner = self._reserved.get(address)
-        if owner != mac and (owner is not None or not self._in_ranges(address)):
+        owner = self._reserved.get(number)
+        if owner != mac and (owner is not None or not any(number in item for item in self._ranges)):
             return False
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(number)
         return lease is None or lease.free_for(mac, now)
 
     def offer(
@@ -85,14 +87,14 @@ class Pool:
         expired longest ago. None: the pool is exhausted.
         """
         own = self._by_mac.get(mac)
-        for address in (self._reservations.get(mac), own, wanted):
+        for address in (self._reservations.get(mac), own.address if own else None, wanted):
             if address is not None and self.allows(mac, address, now):
                 break
         else:
             address = self._unused(mac, now)
             if address is None:
                 return None
-        lease = self._by_address.get(address)
+        lease = self.lease_at(address)
         if lease is None or lease.mac != mac or not lease.active(now):
             self._keep(Lease(address, mac, LeaseState.OFFERED, now + hold_seconds))
         return address
@@ -105,7 +107,7 @@ class Pool:
 
     def release(self, mac: Mac, address: IPv4Address, now: float) -> Lease | None:
         """Take an address back from its machine; None if it does not have it."""
-        lease = self._by_address.get(address)
+        lease = self.lease_at(address)
         if lease is None or lease.mac != mac or not lease.active(now):
             return None
         released = Lease(address, mac, LeaseState.RELEASED, now)
@@ -114,7 +116,7 @@ class Pool:
 
     def decline(self, mac: Mac, address: IPv4Address, now: float) -> Lease | None:
         """Put an address out of use that its machine found taken; None if the machine was not given it."""
-        lease = self._by_address.get(address)
+        lease = self.lease_at(address)
         if lease is None or lease.mac != mac or not lease.active(now):
             return None
         declined = Lease(address, mac, LeaseState.DECLINED, now + DECLINE_SECONDS)
@@ -126,18 +128,19 @@ class Pool:
 
         An address never given is told once; where there are none left, the others whenever this is asked.
         """
-        drawn = [address for address in islice(self._fresh, count) if address not in self._by_address]
-        self._given_back.update(dict.fromkeys(drawn))  # there for who cannot wait for what the caller does
+        drawn = [address for address in islice(self._fresh, count) if int(address) not in self._by_address]
+        # There for who cannot wait for what the caller does.
+        self._given_back.update((int(address), address) for address in drawn)
         found = [address for address in drawn if self.allows(NEWCOMER, address, now)]
         if found:
             return found
-        allowed = (address for address in self._given_back if self.allows(NEWCOMER, address, now))
+        allowed = (address for address in self._given_back.values() if self.allows(NEWCOMER, address, now))
         found = list(islice(allowed, count))
         return found + self._expired(NEWCOMER, now, count - len(found))
 
     def quarantine(self, address: IPv4Address, holder: Mac, now: float) -> Lease | None:
         """Put an address out of use that `holder` answers for; None where it is rightly somebody's."""
-        lease = self._by_address.get(address)
+        lease = self.lease_at(address)
         if lease is not None and lease.state is LeaseState.BOUND and lease.active(now):
             return None
         found = Lease(address, holder, LeaseState.CONFLICT, now + DECLINE_SECONDS)
@@ -145,49 +148,48 @@ class Pool:
         return found
 
     def _keep(self, lease: Lease) -> None:
-        before = self._by_address.get(lease.address)
+        number = int(lease.address)
+        before = self._by_address.get(number)
         if before is None:
-            heapq.heappush(self._expiring, (lease.expires, lease.address))
-        elif before.mac != lease.mac and self._by_mac.get(before.mac) == lease.address:
+            heapq.heappush(self._expiring, (lease.expires, number))
+        was_its = before is not None and self._by_mac.get(before.mac) is before
+        if before is not None and was_its:
             del self._by_mac[before.mac]
-        self._by_address[lease.address] = lease
-        self._given_back.pop(lease.address, None)
+            was_its = before.mac == lease.mac
+        self._by_address[number] = lease
+        self._given_back.pop(number, None)
         if lease.state is LeaseState.RELEASED:
-            self._given_back[lease.address] = None
+            self._given_back[number] = lease.address
         if lease.state is LeaseState.DECLINED:
-            if self._by_mac.get(lease.mac) == lease.address:
-                del self._by_mac[lease.mac]
-        elif lease.state is not LeaseState.CONFLICT:  # its holder has not got it from us
-            self._by_mac[lease.mac] = lease.address
-
-    def _in_ranges(self, address: IPv4Address) -> bool:
-        return any(address in item for item in self._ranges)
+            return  # who declined an address wants another
+        if was_its or lease.state is not LeaseState.CONFLICT:  # the holder has not got it from us
+            self._by_mac[lease.mac] = lease
 
     def _unused(self, mac: Mac, now: float) -> IPv4Address | None:
         for address in self._fresh:
-            if address in self._by_address:
+            if int(address) in self._by_address:
                 continue
             if self.allows(mac, address, now):
                 return address
-            self._given_back[address] = None  # somebody's reservation today, perhaps not tomorrow
-        for address in self._given_back:
+            self._given_back[int(address)] = address  # somebody's reservation today, perhaps not tomorrow
+        for address in self._given_back.values():
             if self.allows(mac, address, now):
                 return address
         return next(iter(self._expired(mac, now, 1)), None)
 
     def _expired(self, mac: Mac, now: float, count: int) -> list[IPv4Address]:
         """Up to `count` allowed addresses, those first whose leases have been over for longest."""
-        passed: list[tuple[float, IPv4Address]] = []
+        passed: list[tuple[float, int]] = []
         found: list[IPv4Address] = []
         while len(found) < count and self._expiring and self._expiring[0][0] <= now:
-            noted, address = heapq.heappop(self._expiring)
-            expires = self._by_address[address].expires
-            if expires > noted:
-                heapq.heappush(self._expiring, (expires, address))
+            noted, number = heapq.heappop(self._expiring)
+            lease = self._by_address[number]
+            if lease.expires > noted:
+                heapq.heappush(self._expiring, (lease.expires, number))
                 continue
-            passed.append((noted, address))
-            if self.allows(mac, address, now):
-                found.append(address)
+            passed.append((noted, number))
+            if self.allows(mac, lease.address, now):
+                found.append(lease.address)
         for entry in passed:
             heapq.heappush(self._expiring, entry)
         return found
