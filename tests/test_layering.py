@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pxeboot"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "mac", "config", "resources", "inventory.node", "inventory.boot", "inventory.lease",
-     "image.recipe", "image.manifest"),
+    ("errors", "mac", "config", "resources", "dhcp.values", "dhcp.custom",
+     "inventory.node", "inventory.boot", "inventory.lease", "image.recipe", "image.manifest"),
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "tftp.packet", "ndp.packet", "image.cpio"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.responder", "dhcp.proxy", "tftp.transfer",
      "inventory.pool", "web.token", "site"),

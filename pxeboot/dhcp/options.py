@@ -7,10 +7,9 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
 from typing import Any, TypeVar
-from uuid import UUID
 
+from pxeboot.dhcp import values
 from pxeboot.errors import MalformedPacket
 
 PAD, OVERLOAD_CODE, END = 0, 52, 255
@@ -55,145 +54,42 @@ def read(option: Option, options: Mapping[int, bytes]) -> Any:
         raise MalformedPacket(f"option {option.code} ({option.name}): {error}") from error
 
 
-def _encode_uint8(value: int) -> bytes:
-    return bytes((value,))
-
-
-def _decode_uint8(raw: bytes) -> int:
-    (value,) = raw
-    return value
-
-
-def _encode_uint16(value: int) -> bytes:
-    return struct.pack("!H", value)
-
-
-def _decode_uint16(raw: bytes) -> int:
-    value: int = struct.unpack("!H", raw)[0]
-    return value
-
-
-def _encode_uint32(value: int) -> bytes:
-    return struct.pack("!I", value)
-
-
-def _decode_uint32(raw: bytes) -> int:
-    value: int = struct.unpack("!I", raw)[0]
-    return value
-
-
-def _encode_address(value: IPv4Address) -> bytes:
-    return value.packed
-
-
-def _decode_address(raw: bytes) -> IPv4Address:
-    return IPv4Address(raw) if len(raw) == 4 else _refuse(f"{len(raw)} bytes are not an address")
-
-
-def _encode_addresses(value: tuple[IPv4Address, ...]) -> bytes:
-    return b"".join(address.packed for address in value)
-
-
-def _decode_addresses(raw: bytes) -> tuple[IPv4Address, ...]:
-    if not raw or len(raw) % 4:
-        _refuse(f"{len(raw)} bytes are no list of addresses")
-    return tuple(IPv4Address(raw[at : at + 4]) for at in range(0, len(raw), 4))
-
-
-def _encode_text(value: str) -> bytes:
-    return value.encode()
-
-
-def _decode_text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode(errors="replace")  # RFC 2132 §2: a trailing NUL is to be forgiven
-
-
-def _encode_text_nul(value: str) -> bytes:
-    return value.encode() + b"\0"  # some ROMs read on until a NUL, past the option
-
-
-def _encode_uint16_list(value: tuple[int, ...]) -> bytes:
-    return struct.pack(f"!{len(value)}H", *value)
-
-
-def _decode_uint16_list(raw: bytes) -> tuple[int, ...]:
-    if not raw or len(raw) % 2:
-        _refuse(f"{len(raw)} bytes are no list of 16-bit numbers")
-    return struct.unpack(f"!{len(raw) // 2}H", raw)
-
-
-def _encode_uuid(value: UUID) -> bytes:
-    return b"\0" + value.bytes_le
-
-
-def _decode_uuid(raw: bytes) -> UUID:
-    """Type 0 and the 16 bytes of SMBIOS, whose first three fields are little-endian (PXE 2.1 §2.2.5)."""
-    if len(raw) != 17 or raw[0] != 0:
-        _refuse(f"{len(raw)} bytes of type {raw[:1].hex() or 'none'} are no UUID")
-    return UUID(bytes_le=raw[1:])
-
-
-def _encode_user_class(value: tuple[str, ...]) -> bytes:
-    return b"".join(bytes((len(item.encode()),)) + item.encode() for item in value)
-
-
-def _decode_user_class(raw: bytes) -> tuple[str, ...]:
-    """Length-prefixed items as in RFC 3004 §4, or one bare string as iPXE and others send it."""
-    items, at = [], 0
-    while at < len(raw):
-        length = raw[at]
-        if length == 0 or at + 1 + length > len(raw):
-            return (_decode_text(raw),)
-        items.append(_decode_text(raw[at + 1 : at + 1 + length]))
-        at += 1 + length
-    return tuple(items)
-
-
-def _encode_raw(value: bytes) -> bytes:
-    return value
-
-
-def _decode_raw(raw: bytes) -> bytes:
-    return raw
-
-
-def _encode_suboptions(value: Mapping[int, bytes]) -> bytes:
-    return b"".join(bytes((code, len(raw))) + raw for code, raw in value.items())
-
-
 def _decode_suboptions(raw: bytes) -> dict[int, bytes]:
     return decode_options(raw)
 
 
-def _refuse(reason: str) -> Any:
-    raise ValueError(reason)
-
-
-SUBNET_MASK = Option(1, "subnet-mask", _encode_address, _decode_address)  # RFC 2132 §3.3
-ROUTER = Option(3, "router", _encode_addresses, _decode_addresses)  # §3.5
-DOMAIN_NAME_SERVER = Option(6, "domain-name-server", _encode_addresses, _decode_addresses)  # §3.8
-HOST_NAME = Option(12, "host-name", _encode_text, _decode_text)  # §3.14
-BROADCAST_ADDRESS = Option(28, "broadcast-address", _encode_address, _decode_address)  # §5.3
-VENDOR_SPECIFIC = Option(43, "vendor-specific", _encode_suboptions, _decode_suboptions)  # §8.4, PXE 2.1
-REQUESTED_ADDRESS = Option(50, "requested-address", _encode_address, _decode_address)  # §9.1
-LEASE_TIME = Option(51, "lease-time", _encode_uint32, _decode_uint32)  # §9.2, seconds
-OVERLOAD = Option(OVERLOAD_CODE, "overload", _encode_uint8, _decode_uint8)  # §9.3
-MESSAGE_TYPE = Option(53, "message-type", _encode_uint8, lambda raw: MessageType(_decode_uint8(raw)))  # §9.6
-SERVER_IDENTIFIER = Option(54, "server-identifier", _encode_address, _decode_address)  # §9.7
-PARAMETER_REQUEST_LIST = Option(55, "parameter-request-list", _encode_raw, _decode_raw)  # §9.8
-MESSAGE = Option(56, "message", _encode_text, _decode_text)  # §9.9
-MAX_MESSAGE_SIZE = Option(57, "max-message-size", _encode_uint16, _decode_uint16)  # §9.10, bytes
-RENEWAL_TIME = Option(58, "renewal-time", _encode_uint32, _decode_uint32)  # §9.11, T1, seconds
-REBINDING_TIME = Option(59, "rebinding-time", _encode_uint32, _decode_uint32)  # §9.12, T2, seconds
-VENDOR_CLASS = Option(60, "vendor-class", _encode_text, _decode_text)  # §9.13
-CLIENT_IDENTIFIER = Option(61, "client-identifier", _encode_raw, _decode_raw)  # §9.14
-TFTP_SERVER_NAME = Option(66, "tftp-server-name", _encode_text_nul, _decode_text)  # §9.4
-BOOTFILE_NAME = Option(67, "bootfile-name", _encode_text_nul, _decode_text)  # §9.5
-USER_CLASS = Option(77, "user-class", _encode_user_class, _decode_user_class)  # RFC 3004
-RELAY_AGENT_INFORMATION = Option(82, "relay-agent-information", _encode_raw, _decode_raw)  # RFC 3046
-CLIENT_ARCHITECTURE = Option(93, "client-architecture", _encode_uint16_list, _decode_uint16_list)  # RFC 4578
-CLIENT_MACHINE_IDENTIFIER = Option(97, "client-machine-identifier", _encode_uuid, _decode_uuid)  # RFC 4578
-ETHERBOOT = Option(175, "etherboot", _encode_suboptions, _decode_suboptions)  # iPXE's own, encapsulated
+SUBNET_MASK = Option(1, "subnet-mask", *values.ADDRESS)  # RFC 2132 §3.3
+ROUTER = Option(3, "router", *values.ADDRESSES)  # §3.5
+DOMAIN_NAME_SERVER = Option(6, "domain-name-server", *values.ADDRESSES)  # §3.8
+HOST_NAME = Option(12, "host-name", *values.TEXT)  # §3.14
+DOMAIN_NAME = Option(15, "domain-name", *values.TEXT)  # §3.17
+BROADCAST_ADDRESS = Option(28, "broadcast-address", *values.ADDRESS)  # §5.3
+NTP_SERVERS = Option(42, "ntp-servers", *values.ADDRESSES)  # §8.3
+VENDOR_SPECIFIC = Option(43, "vendor-specific", values.encode_suboptions, _decode_suboptions)  # §8.4, PXE 2.1
+REQUESTED_ADDRESS = Option(50, "requested-address", *values.ADDRESS)  # §9.1
+LEASE_TIME = Option(51, "lease-time", *values.UINT32)  # §9.2, seconds
+OVERLOAD = Option(OVERLOAD_CODE, "overload", *values.UINT8)  # §9.3
+MESSAGE_TYPE = Option(
+    53, "message-type", values.encode_uint8, lambda raw: MessageType(values.decode_uint8(raw))
+)  # §9.6
+SERVER_IDENTIFIER = Option(54, "server-identifier", *values.ADDRESS)  # §9.7
+PARAMETER_REQUEST_LIST = Option(55, "parameter-request-list", *values.RAW)  # §9.8
+MESSAGE = Option(56, "message", *values.TEXT)  # §9.9
+MAX_MESSAGE_SIZE = Option(57, "max-message-size", *values.UINT16)  # §9.10, bytes
+RENEWAL_TIME = Option(58, "renewal-time", *values.UINT32)  # §9.11, T1, seconds
+REBINDING_TIME = Option(59, "rebinding-time", *values.UINT32)  # §9.12, T2, seconds
+VENDOR_CLASS = Option(60, "vendor-class", *values.TEXT)  # §9.13
+CLIENT_IDENTIFIER = Option(61, "client-identifier", *values.RAW)  # §9.14
+TFTP_SERVER_NAME = Option(66, "tftp-server-name", *values.TEXT_NUL)  # §9.4
+BOOTFILE_NAME = Option(67, "bootfile-name", *values.TEXT_NUL)  # §9.5
+USER_CLASS = Option(77, "user-class", *values.USER_CLASS)  # RFC 3004
+RELAY_AGENT_INFORMATION = Option(82, "relay-agent-information", *values.RAW)  # RFC 3046
+CLIENT_ARCHITECTURE = Option(93, "client-architecture", *values.UINT16_LIST)  # RFC 4578
+CLIENT_MACHINE_IDENTIFIER = Option(97, "client-machine-identifier", *values.UUID_OF_SMBIOS)  # RFC 4578
+SUBNET_SELECTION = Option(118, "subnet-selection", *values.ADDRESS)  # RFC 3011
+DOMAIN_SEARCH = Option(119, "domain-search", *values.DOMAINS)  # RFC 3397
+CLASSLESS_STATIC_ROUTES = Option(121, "classless-static-routes", *values.ROUTES)  # RFC 3442
+ETHERBOOT = Option(175, "etherboot", values.encode_suboptions, _decode_suboptions)  # iPXE's own, encapsulated
 
 OPTIONS: dict[int, Option] = {
     item.code: item for item in list(globals().values()) if isinstance(item, Option)

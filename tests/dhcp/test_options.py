@@ -1,27 +1,41 @@
 """Options: splitting the area, joining parts, and every row both ways."""
 
 import contextlib
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dns import DNSQR
 
-from pxeboot.dhcp import options
+from pxeboot.dhcp import options, packet
 from pxeboot.dhcp.options import OPTIONS, MessageType, Option, decode_options, encode_options, read
+from pxeboot.dhcp.values import Route
 from pxeboot.errors import MalformedPacket
 
 addresses = st.ip_addresses(v=4)
 text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
 uint32 = st.integers(0, 2**32 - 1)
 
+labels = st.text("abcdefghijklmnopqrstuvwxyz-0123456789", min_size=1, max_size=63)
+domains = st.lists(labels, min_size=1, max_size=3).map(".".join)
+routes = st.builds(
+    lambda address, prefix, router: Route(IPv4Network((int(address), prefix), strict=False), router),
+    addresses,
+    st.integers(0, 32),
+    addresses,
+)
+
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "subnet-mask": addresses,
     "router": st.lists(addresses, min_size=1, max_size=5).map(tuple),
     "domain-name-server": st.lists(addresses, min_size=1, max_size=5).map(tuple),
     "host-name": text,
+    "domain-name": text,
     "broadcast-address": addresses,
+    "ntp-servers": st.lists(addresses, min_size=1, max_size=5).map(tuple),
     "vendor-specific": st.dictionaries(st.integers(1, 254), st.binary(max_size=20), max_size=5),
     "requested-address": addresses,
     "lease-time": uint32,
@@ -41,6 +55,9 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "relay-agent-information": st.binary(max_size=30),
     "client-architecture": st.lists(st.integers(0, 65535), min_size=1, max_size=4).map(tuple),
     "client-machine-identifier": st.uuids(),
+    "subnet-selection": addresses,
+    "domain-search": st.lists(domains, min_size=1, max_size=5).map(tuple),
+    "classless-static-routes": st.lists(routes, min_size=1, max_size=5).map(tuple),
     "etherboot": st.dictionaries(st.integers(1, 254), st.binary(max_size=20), max_size=5),
 }
 
@@ -109,3 +126,51 @@ def test_text_may_end_in_nul() -> None:
 def test_what_is_not_there_is_none() -> None:
     assert read(options.ROUTER, {}) is None
     assert read(options.ROUTER, {3: IPv4Address("10.0.0.1").packed}) == (IPv4Address("10.0.0.1"),)
+
+
+def test_domain_names_may_be_compressed() -> None:
+    raw = bytes.fromhex("03656e67056170706c6503636f6d00096d61726b6574696e67c004")  # RFC 3397 §2, its example
+    assert read(options.DOMAIN_SEARCH, {119: raw}) == ("eng.apple.com", "marketing.apple.com")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xc0\x00", b"\x01a\xc0\x00", b"\x01a\xc0\x05\x00", b"\x40a\x00", b"\x05ab"]
+)
+def test_a_domain_name_that_never_ends_is_refused(raw: bytes) -> None:
+    with pytest.raises(MalformedPacket):
+        read(options.DOMAIN_SEARCH, {119: raw})
+
+
+def test_routes_are_as_short_as_rfc_3442_has_them() -> None:
+    rows = (
+        Route(IPv4Network("0.0.0.0/0"), IPv4Address("10.0.0.1")),
+        Route(IPv4Network("10.229.0.128/25"), IPv4Address("10.229.0.1")),
+    )
+    raw = bytes.fromhex("00 0a000001 19 0ae50080 0ae50001")
+    assert options.CLASSLESS_STATIC_ROUTES.encode(rows) == raw
+
+
+@given(
+    st.lists(addresses, min_size=1, max_size=4).map(tuple),
+    st.lists(routes, min_size=1, max_size=4).map(tuple),
+)
+def test_scapy_reads_our_servers_and_routes(
+    servers: tuple[IPv4Address, ...], rows: tuple[Route, ...]
+) -> None:
+    written = {42: options.NTP_SERVERS.encode(servers), 121: options.CLASSLESS_STATIC_ROUTES.encode(rows)}
+    data = packet.encode(packet.Packet(2, 1, b"abcdef", options=written))
+    told = {row[0]: row[1:] for row in BOOTP(data)[DHCP].options if isinstance(row, tuple)}
+    assert told["NTP_server"] == tuple(str(server) for server in servers)
+    assert told["classless_static_routes"] == ([f"{row.destination}:{row.router}" for row in rows],)
+
+
+@given(st.lists(routes, min_size=1, max_size=4).map(tuple))
+def test_we_read_the_routes_of_scapy(rows: tuple[Route, ...]) -> None:
+    texts = [f"{row.destination}:{row.router}" for row in rows]
+    data = bytes(BOOTP(op=2) / DHCP(options=[("classless_static_routes", texts), "end"]))
+    assert read(options.CLASSLESS_STATIC_ROUTES, packet.decode(data).options) == rows
+
+
+@given(domains)
+def test_scapy_writes_domain_names_as_we_do(name: str) -> None:
+    assert options.DOMAIN_SEARCH.encode((name,)) == bytes(DNSQR(qname=name))[:-4]
