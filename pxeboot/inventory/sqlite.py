@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,10 @@ from pxeboot.inventory.store import BOOTS_KEPT, Subnet
 from pxeboot.mac import Mac
 from pxeboot.tasks import Tasks
 
+log = logging.getLogger(__name__)
+
+COMPLAIN_SECONDS = 60.0
+"""How often a failure that lasts is told again."""
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL);
@@ -34,15 +41,26 @@ _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 Statement = tuple[str, tuple[Any, ...]]
 
 
+@dataclass(slots=True)
+class Unwritten:
+    """What the next commit takes."""
+
+    leases: dict[str, Lease] = field(default_factory=dict)
+    """By address: only the last word on each is written."""
+    statements: list[Statement] = field(default_factory=list)
+
+
 class SqliteStore:
     """A `Store` in one file. Reads come from memory; writes of one moment share one commit."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file and read it. Raises PxebootError."""
+        self._path = path
         self._db = _open(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._unwritten: list[Statement] = []
-        self._round: asyncio.Future[None] | None = None  # the commit that takes what is unwritten now
+        self._unwritten = Unwritten()
+        self._waiting: list[asyncio.Future[None]] = []  # for the commit that takes what is unwritten now
+        self._told_failure: float | None = None  # monotonic seconds
         self._tasks = Tasks()
         self._flushing: asyncio.Task[None] | None = None
         self._pools: dict[IPv4Network, Pool] = {}
@@ -120,7 +138,8 @@ class SqliteStore:
         return lease is not None
 
     async def _write_lease(self, lease: Lease) -> None:
-        await self._write((_SAVE_LEASE, (str(lease.address), lease.mac, lease.state.value, lease.expires)))
+        self._unwritten.leases[str(lease.address)] = lease
+        await self._written()
 
     # Nodes
 
@@ -188,33 +207,50 @@ class SqliteStore:
     # The disk
 
     async def _write(self, *statements: Statement) -> None:
-        """Return when these statements are on disk; those of everybody who asks meanwhile share a commit."""
-        self._unwritten += statements
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_future()
+        """Return when these statements are on disk. Raises OSError."""
+        self._unwritten.statements += statements
+        await self._written()
+
+    async def _written(self) -> None:
+        """Return when all that is unwritten now is on disk; everybody who asks meanwhile shares a commit."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
         if self._flushing is None:
             self._flushing = self._tasks.spawn(self._flush(), "store commits")
-        await asyncio.shield(self._round)
+        await done
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._round is not None:
-                statements, self._unwritten = self._unwritten, []
-                done, self._round = self._round, None
+            while self._waiting:
+                unwritten, self._unwritten = self._unwritten, Unwritten()
+                waiting, self._waiting = self._waiting, []
                 try:
-                    await loop.run_in_executor(self._writer, _commit, self._db, statements)
+                    await loop.run_in_executor(self._writer, _commit, self._db, unwritten)
                 except sqlite3.Error as error:
-                    done.set_exception(OSError(f"the store cannot be written: {error}"))
-                    done.exception()  # nobody may be waiting any more
+                    self._tell_failure(error)
+                    _answer(waiting, OSError(f"the store cannot be written: {error}"))
                 else:
-                    done.set_result(None)
+                    self._tell_recovery()
+                    _answer(waiting, None)
         finally:
             self._flushing = None
 
+    def _tell_failure(self, error: sqlite3.Error) -> None:
+        """Once, and again while it lasts: a storm must not fill with messages what is left of the disk."""
+        now = time.monotonic()
+        if self._told_failure is None or now >= self._told_failure + COMPLAIN_SECONDS:
+            self._told_failure = now
+            log.error(
+                "%s cannot be written: %s; nothing is promised to anybody until it can", self._path, error
+            )
+
+    def _tell_recovery(self) -> None:
+        if self._told_failure is not None:
+            self._told_failure = None
+            log.warning("%s can be written again", self._path)
+
     async def close(self) -> None:
-        if self._unwritten or self._flushing is not None:
-            await self._write()
         if self._flushing is not None:
             await self._flushing
         self._writer.shutdown()
@@ -242,10 +278,25 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _commit(db: sqlite3.Connection, statements: list[Statement]) -> None:
+def _answer(waiting: Sequence["asyncio.Future[None]"], error: OSError | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue  # it was cancelled: nobody waits any more
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+
+def _commit(db: sqlite3.Connection, unwritten: Unwritten) -> None:
+    """One transaction, in the writer's thread."""
+    rows = [
+        (address, lease.mac, lease.state.value, lease.expires) for address, lease in unwritten.leases.items()
+    ]
     db.execute("BEGIN")
     try:
-        for sql, values in statements:
+        db.executemany(_SAVE_LEASE, rows)
+        for sql, values in unwritten.statements:
             db.execute(sql, values)
         db.execute("COMMIT")
     except sqlite3.Error:
