@@ -14,23 +14,26 @@ from pathlib import Path
 from aiohttp import web
 
 from pxeboot.config import Config, load
+from pxeboot.dhcp.proxy_server import BootServer
 from pxeboot.dhcp.server import DhcpServer
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
 from pxeboot.image.library import Library
-from pxeboot.inventory.boot import Stage
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Subnet, open_store
 from pxeboot.ndp.server import RouterAnswers
-from pxeboot.orders import Orders, Refusal
-from pxeboot.preflight import find_loader, needed_loaders, only_server, port_error, resolve
-from pxeboot.pxe.script import pxelinux_config, pxelinux_name
+from pxeboot.orders import Orders
+from pxeboot.preflight import needed_loaders, only_server, port_error, resolve
+from pxeboot.pxe.arch import remedy
 from pxeboot.site import Site
 from pxeboot.tasks import Tasks
+from pxeboot.tftp.folder import Folder
+from pxeboot.tftp.names import Names
 from pxeboot.tftp.server import TftpServer, TransferRecord
 from pxeboot.tftp.transfer import TftpLimits
 from pxeboot.web.commands import Commands
 from pxeboot.web.faults import http_log
+from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
 
@@ -91,11 +94,20 @@ class Server:
         self._library = Library(state_dir / "images")
         for group in site.config.group:
             self._library.resolve(group.image)
-        self._loaders = _read_loaders(site.config)
+        self._loaders = _read_loaders(site)
         self._store = open_store(state_dir)
         self._progress = Progress(self._store, self._bus)
         self._secret = _secret(state_dir / "secret")
         self._orders = Orders(site, self._store, self._progress, self._library, self._secret)
+        self._names = Names(
+            self._loaders,
+            _tftp_root(site.config),
+            self._orders,
+            self._library,
+            self._store,
+            self._progress,
+            self._secret,
+        )
 
     async def start(self) -> None:
         """Open everything, DHCP last: who is given an address finds the rest there. Raises PxebootError."""
@@ -111,15 +123,17 @@ class Server:
             self._ending.push_async_callback(routers.close)
             await routers.start()
             dhcp = DhcpServer(interface, address, self._site, self._store, self._progress)
-            self._ending.push_async_callback(dhcp.close)
-            await dhcp.start()
+            boot_server = BootServer(interface, address, dhcp.proxy)
+            for server in (boot_server, dhcp):
+                self._ending.push_async_callback(server.close)
+                await server.start()
 
     async def use(self, config: Config) -> None:
         """Take a new configuration; what is bound to sockets stays. Raises PxebootError, nothing changed."""
         site = await asyncio.to_thread(resolve, config)
         for group in config.group:
             self._library.resolve(group.image)
-        loaders = _read_loaders(config)
+        loaders = _read_loaders(site)
         if (config.server, config.tftp, _interfaces(site)) != (
             self._site.config.server,
             self._site.config.tftp,
@@ -128,7 +142,8 @@ class Server:
             raise PxebootError(
                 "[server], [tftp] and interfaces are read at start only", "restart pxeboot to change them"
             )
-        self._site.config, self._site.networks, self._loaders = site.config, site.networks, loaders
+        self._site.config, self._site.networks, self._site.loaders = site.config, site.networks, site.loaders
+        self._loaders = self._names.loaders = loaders
         await self._store.use_subnets(_subnets(site))
         log.info("the configuration has been reread")
 
@@ -142,7 +157,14 @@ class Server:
     async def _start_http(self) -> None:
         commands = Commands()
         nodes = NodeApi(
-            self._site, self._store, self._progress, self._library, self._orders, commands, self._secret
+            self._site,
+            self._store,
+            self._progress,
+            self._library,
+            self._orders,
+            commands,
+            self._secret,
+            lambda: self._loaders,
         )
         runner = await self._runner(nodes.application())
         for _, address in self._listening():
@@ -164,34 +186,16 @@ class Server:
         config = self._site.config.tftp
         tftp = TftpServer(
             str(address),
-            partial(self._tftp_content, address),
+            partial(self._names.content, address),
             TftpLimits(config.max_block_size, config.max_window_size, config.max_transfers),
             self._tftp_finished,
+            single_port=config.single_port,
         )
         self._ending.push_async_callback(tftp.close)
         await tftp.start()
 
-    async def _tftp_content(self, server: IPv4Address, name: str, peer: str) -> bytes | None:
-        """A loader, or the PXELINUX configuration of a machine; nothing else has a name here."""
-        loader = self._loaders.get(name)
-        if loader is not None:
-            lease = await self._store.lease_at(IPv4Address(peer))
-            if lease is not None:
-                await self._progress.reach(lease.mac, Stage.LOADER, loader=name)
-            return loader
-        mac = pxelinux_name(name)
-        if mac is None:
-            return None
-        told = await self._orders.for_machine(mac, server, "PXELINUX")
-        return None if isinstance(told, Refusal) else pxelinux_config(told).encode()
-
     def _tftp_finished(self, record: TransferRecord) -> None:
-        self.tasks.spawn(self._note_transfer(record), "TFTP record")
-
-    async def _note_transfer(self, record: TransferRecord) -> None:
-        lease = await self._store.lease_at(IPv4Address(record.peer))
-        if lease is not None:
-            await self._progress.sent(lease.mac, f"tftp {record.name}", record.bytes, record.retransmissions)
+        self.tasks.spawn(self._names.note(record), "TFTP record")
 
     async def _expire(self) -> None:
         while True:
@@ -206,7 +210,7 @@ def _subnets(site: Site) -> list[Subnet]:
             network.config.pool,
             frozenset(item for item in (network.address, network.config.router) if item is not None),
         )
-        for network in site.networks
+        for network in site.leasing
     ]
 
 
@@ -214,8 +218,27 @@ def _interfaces(site: Site) -> set[tuple[str | None, IPv4Address | None]]:
     return {(network.config.interface, network.address) for network in site.networks}
 
 
-def _read_loaders(config: Config) -> dict[str, bytes]:
-    return {loader.name: find_loader(loader).read_bytes() for loader in needed_loaders(config)}
+def _read_loaders(site: Site) -> dict[str, LoaderFile]:
+    """The loaders that are there, by name. Raises PxebootError."""
+    found = {}
+    for loader in needed_loaders(site.config):
+        if loader.name in site.loaders.missing:
+            log.warning("loader %s is missing: %s; who needs it is not answered", loader.name, remedy(loader))
+            continue
+        try:
+            found[loader.name] = LoaderFile.of(loader.name, loader.path.read_bytes())
+        except OSError as error:
+            raise PxebootError(f"loader {loader.path}: {error.strerror}", "it must be readable") from error
+    return found
+
+
+def _tftp_root(config: Config) -> Folder | None:
+    """The folder of extra files, if there is one. Raises PxebootError."""
+    root = config.tftp.root
+    try:
+        return None if root is None else Folder(root)
+    except OSError as error:
+        raise PxebootError(f"tftp.root: {root}: {error.strerror}", "name a folder that can be read") from error
 
 
 def _secret(path: Path) -> bytes:

@@ -123,13 +123,20 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     subnet: IPv4Network
     interface: str | None = Field(default=None, min_length=1, max_length=15)
     """Left out: the subnet is reached through DHCP relays only."""
-    mode: Literal["dhcp"] = "dhcp"
+    mode: Literal["dhcp", "proxy"] = "dhcp"
+    """"dhcp": addresses and boot; "proxy": boot answers only, beside another DHCP server."""
     pool: tuple[Range, ...] = ()
     router: IPv4Address | None = None
     """Default: our own address, which is the director's where IPVS forwards by NAT."""
     dns: tuple[IPv4Address, ...] | None = None
     """Default: our own address."""
     lease_seconds: int = Field(default=3600, ge=60, le=0xFFFFFFFE)
+
+    @model_validator(mode="after")
+    def _a_proxy_gives_no_addresses(self) -> Self:
+        if self.mode == "proxy" and self.pool:
+            raise ValueError('pool: with mode = "proxy" another server gives the addresses')
+        return self
 
     @model_validator(mode="after")
     def _addresses_lie_in_the_subnet(self) -> Self:
@@ -180,6 +187,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     network: tuple[NetworkConfig, ...] = Field(min_length=1)
     tftp: TftpConfig = TftpConfig()
     group: tuple[GroupConfig, ...] = ()
+    loaders: dict[str, Path] = {}
+    """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

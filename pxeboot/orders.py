@@ -83,7 +83,7 @@ class Orders:
     ) -> tuple[str, IPv4Address | None, tuple[IPv4Address, ...]]:
         """The machine's own lease, so that the initrd need not ask for it again."""
         now = time.time()
-        for network in self._site.networks:
+        for network in self._site.leasing:
             lease = await self._store.lease_of(network.config.subnet, mac)
             if lease is not None and lease.active(now):
                 prefix = IPv4Interface((lease.address, network.config.subnet.prefixlen))

@@ -5,16 +5,17 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from pxeboot.config import Config, NetworkConfig
+from pxeboot.dhcp.proxy_server import open_boot_server
 from pxeboot.dhcp.server import open_udp
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
 from pxeboot.links import addresses
-from pxeboot.pxe.arch import LDLINUX, LPXELINUX, SNPONLY_X64, UNDIONLY, Loader
+from pxeboot.pxe.arch import DEFAULT_LOADERS, LDLINUX, LPXELINUX, Loader, choose_loaders, remedy
 from pxeboot.site import Network, Site
 
 TFTP_PORT = 69
@@ -43,8 +44,7 @@ def look(config: Config) -> Iterator[Finding]:
         yield Finding("ports", "in use by the pxeboot that runs with this state directory")
     else:
         yield from _ports(config, networks)
-    for loader in needed_loaders(config):
-        yield _tried(f"loader {loader.name}", lambda loader=loader: str(find_loader(loader)))  # type: ignore[misc]
+    yield from _loaders(config)
     library = Library(config.server.state_dir / "images")
     for group in config.group:
         yield _tried(
@@ -53,9 +53,28 @@ def look(config: Config) -> Iterator[Finding]:
         )
 
 
+def _loaders(config: Config) -> Iterator[Finding]:
+    try:
+        needed = needed_loaders(config)
+    except PxebootError as error:
+        yield Finding("loaders", "", error)
+        return
+    for loader in needed:
+        yield _tried(f"loader {loader.name}", lambda loader=loader: str(find_loader(loader)))  # type: ignore[misc]
+
+
 def resolve(config: Config) -> Site:
-    """The site with our own addresses. Raises PxebootError, the first of what `look` would find."""
-    return Site(config, tuple(resolve_network(item) for item in config.network))
+    """The site with our own addresses and its loaders. Raises PxebootError, the first that `look` would find.
+
+    A missing loader that only one kind of machine needs is no reason not to start: those are not answered.
+    """
+    networks = tuple(resolve_network(item) for item in config.network)
+    loaders = choose_loaders(config.loaders)
+    absent = [loader for loader in needed_loaders(config) if not loader.path.is_file()]
+    for loader in absent:
+        if loader not in DEFAULT_LOADERS.values():
+            find_loader(loader)
+    return Site(config, networks, replace(loaders, missing=frozenset(loader.name for loader in absent)))
 
 
 def resolve_network(config: NetworkConfig) -> Network:
@@ -79,8 +98,9 @@ def resolve_network(config: NetworkConfig) -> Network:
 
 
 def needed_loaders(config: Config) -> list[Loader]:
-    """The loaders that this site's groups can be sent to."""
-    needed = [UNDIONLY, SNPONLY_X64] if config.group else []
+    """The loaders that this site's groups can be sent to. Raises PxebootError for a wrong `[loaders]`."""
+    chosen = choose_loaders(config.loaders).chosen.values() if config.group else ()
+    needed = list(dict.fromkeys(chosen))
     if any(group.loader == "pxelinux" for group in config.group):
         needed += [LPXELINUX, LDLINUX]
     return needed
@@ -89,9 +109,7 @@ def needed_loaders(config: Config) -> list[Loader]:
 def find_loader(loader: Loader) -> Path:
     """Where a loader is. Raises PxebootError naming its package."""
     if not loader.path.is_file():
-        raise PxebootError(
-            f"loader {loader.name} is missing: {loader.path}", f"apt-get install {loader.package}"
-        )
+        raise PxebootError(f"loader {loader.name} is missing: {loader.path}", remedy(loader))
     return loader.path
 
 
@@ -144,6 +162,10 @@ def _ports(config: Config, networks: list[Network]) -> Iterator[Finding]:
             continue
         interface, address = network.config.interface, network.address
         yield _tried(f"DHCP, UDP 67 on {interface}", lambda: _close(open_udp(interface)))  # noqa: B023
+        yield _tried(
+            f"PXE, UDP 4011 on {interface}",
+            lambda: _close(open_boot_server(interface, address)),  # noqa: B023
+        )
         yield _port(f"TFTP, UDP {TFTP_PORT}", socket.SOCK_DGRAM, address, TFTP_PORT)
         yield _port(
             f"HTTP, TCP {config.server.http_port}", socket.SOCK_STREAM, address, config.server.http_port

@@ -36,6 +36,11 @@ class Site:
         """The network an address lies in."""
         return next((item for item in self.networks if address in item.config.subnet), None)
 
+    @property
+    def leasing(self) -> tuple[Network, ...]:
+        """The networks whose machines have their addresses from us."""
+        return tuple(item for item in self.networks if item.config.mode == "dhcp")
+
     def base_url(self, address: IPv4Address) -> str:
         """Our node-facing HTTP server at one of our addresses; without the port where it is HTTP's own."""
         port = self.config.server.http_port

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,21 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run `work` at once to its first wait, and only if there is one, the rest of it as a task.
+
+        For many small jobs that seldom wait. Before its first wait the work is in no task of its own, so it
+        must not use what needs one (`asyncio.timeout`, `asyncio.current_task`).
+        """
+        try:
+            awaited = work.send(None)
+        except StopIteration:
+            return
+        except Exception:
+            log.exception("%s failed", name)
+        else:
+            self.spawn(_rest(work, awaited), name)
 
     def keep(self, loop: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         """Run `loop` until `close`, again after RESTART_SECONDS whenever it raises."""
@@ -57,3 +74,19 @@ class Tasks:
             except Exception:
                 log.exception("%s failed; again in %g s", name, RESTART_SECONDS)
             await asyncio.sleep(RESTART_SECONDS)
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """A coroutine that has begun and waits for `awaited`: hand that on to the task, and its answer back."""
+    while True:
+        try:
+            answer = yield awaited
+        except BaseException as error:
+            resume = partial(work.throw, error)
+        else:
+            resume = partial(work.send, answer)
+        try:
+            awaited = resume()
+        except StopIteration:
+            return

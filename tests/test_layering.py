@@ -14,7 +14,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.responder", "dhcp.proxy", "tftp.transfer",
      "inventory.pool", "web.token", "site"),
     ("inventory.store", "inventory.sqlite", "inventory.progress", "events", "tasks"),
-    ("dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders",
+    ("dhcp.inbox", "dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders",
      "web", "image", "lab"),
     ("app",),
     ("cli",),

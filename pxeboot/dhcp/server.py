@@ -1,6 +1,5 @@
 """The DHCP server's sockets on one interface: datagrams in, replies out by the right way."""
 
-import asyncio
 import errno
 import logging
 import socket
@@ -26,11 +25,6 @@ from pxeboot.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BUFFER_BYTES = 4 << 20
-MAX_WAITING = 4096
-"""Requests under way at once; more are dropped, and the clients ask again."""
-BATCH = 64
-"""Datagrams read at one wake-up before others have their turn."""
 _ETH_P_IP = 0x0800
 _IP_PKTINFO = 8  # linux/in.h; Python's socket module has no name for it
 _EVERYBODY = IPv4Address("255.255.255.255")
@@ -49,8 +43,7 @@ class DhcpServer:
         self._tasks = Tasks()
         self._udp: socket.socket | None = None
         self._raw: socket.socket | None = None
-        self.dropped = 0
-        """Packets that came when too many were waiting."""
+        self._inbox: Inbox | None = None
 
     async def start(self) -> None:
         """Open the sockets. Raises PxebootError where that cannot be."""
@@ -58,33 +51,21 @@ class DhcpServer:
         # Protocol 0: it sends frames and receives none.
         self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._raw.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._udp.fileno(), self._readable)
+        self._inbox = Inbox(self._udp, f"DHCP on {self._interface}", self._take, self._tasks)
+        self._inbox.open()
         log.info("DHCP on %s as %s", self._interface, self._address)
 
     async def close(self) -> None:
         """Stop answering."""
-        if self._udp is not None:
-            asyncio.get_running_loop().remove_reader(self._udp.fileno())
+        if self._inbox is not None:
+            self._inbox.close()
         await self._tasks.close()
         for opened in (self._udp, self._raw):
             if opened is not None:
                 opened.close()
 
-    def _readable(self) -> None:
-        assert self._udp is not None
-        for _ in range(BATCH):
-            try:
-                data, (_, port) = self._udp.recvfrom(65535)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                log.warning("%s: cannot receive: %s", self._interface, error)
-                return
-            if len(self._tasks) >= MAX_WAITING:
-                self.dropped += 1
-                log.debug("dropped a packet: %d requests are waiting", MAX_WAITING)
-                continue
-            self._tasks.spawn(self._service.answer(data, port), "DHCP request")
+    def _take(self, data: bytes, source_port: int) -> None:
+        self._tasks.start(self._service.answer(data, source_port), "DHCP request")
 
     def _send(self, reply: Reply) -> None:
         payload = packet.encode(reply.packet)
@@ -114,7 +95,6 @@ def open_udp(interface: str) -> socket.socket:
     try:
         udp.setblocking(False)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         udp.bind(("0.0.0.0", SERVER_PORT))  # noqa: S104  broadcasts reach no narrower address; the device limits it
     except OSError as error:

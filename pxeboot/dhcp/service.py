@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from pxeboot.dhcp import options, packet, responder
 from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet, value_of
+from pxeboot.dhcp.proxy_service import ProxyService
 from pxeboot.dhcp.responder import Asks, Reply, Terms
 from pxeboot.errors import MalformedPacket
 from pxeboot.inventory.node import Node, default_name, group_of
@@ -43,6 +44,7 @@ class DhcpService:
         self._progress = progress
         self._send = send
         self.malformed = 0
+        self.proxy = ProxyService(address, self._boot_of, progress, send)
 
     async def answer(self, data: bytes, source_port: int) -> None:
         """Take one datagram and the UDP port it was sent from.
@@ -67,6 +69,9 @@ class DhcpService:
             log.error("%s: no answer to %s: %s", client.mac, kind.name, error)
 
     async def _handle(self, kind: MessageType, request: Packet, client: Client, network: Network) -> None:
+        if network.config.mode == "proxy":
+            await self.proxy.overhear(kind, request, client)
+            return
         match kind:
             case MessageType.DISCOVER:
                 await self._discover(request, client, network)
@@ -159,6 +164,10 @@ class DhcpService:
             log.warning(
                 "%s: declined %s: something else there has that address; find it", client.mac, address
             )
+
+    async def _boot_of(self, client: Client) -> Decision:
+        decision, _ = await self._decide(client)
+        return decision
 
     async def _decide(self, client: Client) -> tuple[Decision, str]:
         """What the client boots, and what it is called."""

@@ -16,6 +16,9 @@ from pxeboot.pxe.client import Client
 
 log = logging.getLogger(__name__)
 
+MAX_SIGHTED = 65536
+"""Addresses remembered that other DHCP servers gave; beyond it the one longest unseen is forgotten."""
+
 
 class Progress:
     """The one place where boot records change."""
@@ -24,6 +27,7 @@ class Progress:
         self._store = store
         self._bus = bus
         self._listening_since = time.time()
+        self._sighted: dict[IPv4Address, Mac] = {}  # the one longest unseen first
 
     async def seen(self, client: Client) -> Node:
         """Note a machine that asks to boot, and return its node."""
@@ -52,6 +56,20 @@ class Progress:
         if boot is not None and continues(boot, client.is_ipxe, time.time()):
             await self.reach(client.mac, Stage.ADDRESS, address=address)
 
+    def sighted(self, mac: Mac, address: IPv4Address) -> None:
+        """A machine was seen to take an address that another DHCP server gave."""
+        self._sighted.pop(address, None)
+        self._sighted[address] = mac
+        if len(self._sighted) > MAX_SIGHTED:
+            del self._sighted[next(iter(self._sighted))]
+
+    async def machine_at(self, address: IPv4Address) -> Mac | None:
+        """Whose address that is: by our lease, or where we give none, by what was seen. None: not known."""
+        lease = await self._store.lease_at(address)
+        if lease is not None and lease.active(time.time()):
+            return lease.mac
+        return self._sighted.get(address)
+
     async def reach(self, mac: Mac, stage: Stage, **facts: Any) -> Boot | None:
         """A server saw the machine take a step; a late or repeated one changes only the facts."""
         boot = await self._store.boot(mac)
@@ -73,13 +91,34 @@ class Progress:
         assert ordered is not None
         return ordered
 
-    async def report(self, boot: Boot, stage: Stage, detail: str, done: int, total: int) -> None:
-        """The node says where it is. Raises WrongStep where it cannot be; `ready` again is a heartbeat."""
+    async def report(
+        self,
+        boot: Boot,
+        stage: Stage,
+        detail: str,
+        done: int,
+        total: int,
+        address: IPv4Address | None = None,
+    ) -> None:
+        """The node says where it is, from `address`, which may be new: its system asks DHCP anew.
+
+        Raises WrongStep where it cannot be there; `ready` again is a heartbeat.
+        """
+        if address is not None:
+            self.sighted(boot.mac, address)
         if stage is Stage.READY and boot.stage in UP:
             await self._save(replace(boot, heard=time.time(), detail=detail), durable=False)
             return
         failure = detail if stage is Stage.FAILED else ""
-        moved = boot.step(stage, time.time(), detail=detail, done=done, total=total, failure=failure)
+        moved = boot.step(
+            stage,
+            time.time(),
+            detail=detail,
+            done=done,
+            total=total,
+            failure=failure,
+            address=address or boot.address,
+        )
         if stage is Stage.FAILED:
             log.warning("%s: failed: %s", boot.mac, detail)
         await self._save(moved, durable=stage is not boot.stage)

@@ -1,11 +1,12 @@
 """Artefacts over HTTP: conditions and ranges as a pure function, then the file by sendfile."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from aiohttp import web
 
@@ -24,6 +25,20 @@ class Selection:
     status: int
     start: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderFile:
+    """A boot loader in memory: of some hundred kilobytes, and asked for by a whole rack at once."""
+
+    name: str
+    data: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, data: bytes) -> Self:
+        """Count its digest."""
+        return cls(name, data, hashlib.sha256(data).hexdigest())
 
 
 def select(headers: Mapping[str, str], size: int, etag: str) -> Selection:
@@ -70,11 +85,40 @@ async def send_artefact(
     Returns the response and how many bytes of the file were sent. Raises ConnectionError where the client
     goes away or takes nothing for SLICE_SECONDS.
     """
+    response, chosen = _begin(request, sha256, size, "application/octet-stream")
+    await response.prepare(request)
+    if request.method == "GET" and chosen.length:
+        # Opening in a thread would leak the file where the client goes away meanwhile, and takes longer.
+        with path.open("rb") as file:
+            await _send(request, file, chosen)
+    await response.write_eof()
+    return response, chosen.length if request.method == "GET" else 0
+
+
+async def send_loader(request: web.Request, loader: LoaderFile) -> tuple[web.StreamResponse, int]:
+    """Answer GET or HEAD with a boot loader. Returns the response and how many bytes of it were sent.
+
+    The type is what UEFI HTTP Boot knows an executable by (UEFI 2.10 §24.7.3.2).
+    """
+    response, chosen = _begin(request, loader.sha256, len(loader.data), "application/efi")
+    await response.prepare(request)
+    sent = b""
+    if request.method == "GET":
+        sent = loader.data[chosen.start : chosen.start + chosen.length]
+        await response.write(sent)
+    await response.write_eof()
+    return response, len(sent)
+
+
+def _begin(
+    request: web.Request, sha256: str, size: int, content_type: str
+) -> tuple[web.StreamResponse, Selection]:
+    """Status and headers of an answer, and which bytes belong to it."""
     etag = f'"{sha256}"'
     chosen = select(request.headers, size, etag)
     response = web.StreamResponse(status=chosen.status, headers={"ETag": etag, "Accept-Ranges": "bytes"})
     if chosen.status in (200, 206):
-        response.content_type = "application/octet-stream"
+        response.content_type = content_type
         response.content_length = chosen.length
     elif chosen.status != 304:
         response.content_length = 0
@@ -83,13 +127,7 @@ async def send_artefact(
         response.headers["Content-Range"] = f"bytes {chosen.start}-{end}/{size}"
     elif chosen.status == 416:
         response.headers["Content-Range"] = f"bytes */{size}"
-    await response.prepare(request)
-    if request.method == "GET" and chosen.length:
-        # Opening in a thread would leak the file where the client goes away meanwhile, and takes longer.
-        with path.open("rb") as file:
-            await _send(request, file, chosen)
-    await response.write_eof()
-    return response, chosen.length if request.method == "GET" else 0
+    return response, chosen
 
 
 async def _send(request: web.Request, file: BinaryIO, chosen: Selection) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from typing import Literal
@@ -20,7 +20,7 @@ from pxeboot.orders import Orders, Refusal
 from pxeboot.pxe.script import ipxe_refusal, ipxe_script
 from pxeboot.site import Site
 from pxeboot.web.commands import Commands
-from pxeboot.web.images import send_artefact
+from pxeboot.web.images import LoaderFile, send_artefact, send_loader
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class NodeApi:
     orders: Orders
     commands: Commands
     secret: bytes
+    loaders: Callable[[], Mapping[str, LoaderFile]]
+    """The boot loaders by name, as they are now."""
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -59,6 +61,7 @@ class NodeApi:
             [
                 web.get("/ipxe/{mac}", self.script, allow_head=False),
                 web.get("/boot/{token}/{name:kernel|initrd|root}", self.artefact),
+                web.get("/loader/{name}", self.loader),
                 web.post("/boot/{token}/event", self.event),
                 web.get("/boot/{token}/commands", self.take_command, allow_head=False),
             ]
@@ -79,6 +82,21 @@ class NodeApi:
         else:
             text = ipxe_script(told)
         return web.Response(text=text, content_type="text/plain")
+
+    async def loader(self, request: web.Request) -> web.StreamResponse:
+        """A boot loader, for UEFI HTTP Boot: HEAD and then GET, no token, as firmware has none."""
+        loader = self.loaders().get(request.match_info["name"])
+        if loader is None:
+            raise web.HTTPNotFound(text="no such loader\n")
+        address = _address_of(request)
+        mac = await self.progress.machine_at(address) if address is not None else None
+        if mac is not None and request.method == "GET":
+            await self.progress.reach(mac, Stage.LOADER, loader=loader.name)
+        response, sent = await send_loader(request, loader)
+        if mac is not None:
+            await self.progress.sent(mac, f"http {loader.name}", sent)
+        log.info("%s: %s %s: %d bytes", mac or address, request.method, loader.name, sent)
+        return response
 
     async def artefact(self, request: web.Request) -> web.StreamResponse:
         """Kernel, initrd or root of the image that the token names."""
@@ -106,14 +124,16 @@ class NodeApi:
         claim, boot = await self._admit(request)
         try:
             told = NodeEvent.model_validate_json(await request.read())
-            await self.progress.report(boot, Stage(told.stage), told.detail, told.done, told.total)
+            await self.progress.report(
+                boot, Stage(told.stage), told.detail, told.done, told.total, _address_of(request)
+            )
         except ValidationError as error:
             raise web.HTTPBadRequest(text=f"{error.error_count()} errors in this event\n") from error
         except WrongStep as error:
             log.info("%s: refused a report: %s", claim.mac, error)
             raise web.HTTPConflict(text=f"{error}\n") from error
         now = time.time()
-        for network in self.site.networks:
+        for network in self.site.leasing:
             await self.store.extend(network.config.subnet, claim.mac, now, network.config.lease_seconds)
         return web.json_response(self._renewed(claim, now))
 
@@ -146,15 +166,21 @@ class NodeApi:
         return claim, boot
 
     async def _refuse_impostors(self, request: web.Request, mac: Mac) -> None:
-        """A machine whose address we leased to another MAC does not get this one's token."""
-        try:
-            address = ip_address(request.remote or "")
-        except ValueError:
-            return
-        lease = await self.store.lease_at(address) if isinstance(address, IPv4Address) else None
-        if lease is not None and lease.mac != mac and lease.active(time.time()):
-            log.warning("%s: refused the script of %s: its address is %s's", address, mac, lease.mac)
+        """A machine whose address is another's, as we leased or saw it, does not get this one's token."""
+        address = _address_of(request)
+        owner = await self.progress.machine_at(address) if address is not None else None
+        if owner is not None and owner != mac:
+            log.warning("%s: refused the script of %s: its address is %s's", address, mac, owner)
             raise web.HTTPForbidden(text=f"{address} is not the address of {mac}\n")
+
+
+def _address_of(request: web.Request) -> IPv4Address | None:
+    """The client's address; None over anything but IPv4."""
+    try:
+        address = ip_address(request.remote or "")
+    except ValueError:
+        return None
+    return address if isinstance(address, IPv4Address) else None
 
 
 def _own_address(request: web.Request) -> IPv4Address:

@@ -124,10 +124,12 @@ async def node_view(node: Node, site: Site, store: Store) -> NodeView:
         uuid=node.uuid,
         group=group.name if group else node.group,
         reserved=node.address,
-        address=await _address(node.mac, site, store),
+        address=await _lease_address(node.mac, site, store),
     )
     if boot is None:
         return view
+    if view.address is None and boot.address is not None and _is_elsewhere(boot.address, site):
+        view = view.model_copy(update={"address": boot.address})
     return view.model_copy(
         update={
             "stage": boot.stage.value,
@@ -142,9 +144,15 @@ async def node_view(node: Node, site: Site, store: Store) -> NodeView:
     )
 
 
-async def _address(mac: Mac, site: Site, store: Store) -> IPv4Address | None:
+def _is_elsewhere(address: IPv4Address, site: Site) -> bool:
+    """Whether another server gives such addresses, so that no lease of ours tells when one ends."""
+    network = site.network_of(address)
+    return network is not None and network.config.mode == "proxy"
+
+
+async def _lease_address(mac: Mac, site: Site, store: Store) -> IPv4Address | None:
     now = time.time()
-    for network in site.networks:
+    for network in site.leasing:
         lease = await store.lease_of(network.config.subnet, mac)
         if lease is not None and lease.active(now):
             return lease.address

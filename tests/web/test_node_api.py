@@ -27,12 +27,14 @@ from pxeboot.mac import Mac
 from pxeboot.orders import Orders
 from pxeboot.pxe.client import Client
 from pxeboot.web.commands import Commands
+from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, sign
 from tests.parts import INITRD, KERNEL, ROOT, make_site, put_image
 
 MAC, OTHER = Mac("52:54:00:00:00:01"), Mac("52:54:00:00:00:02")
 SECRET = b"k" * 32
+LOADER = LoaderFile.of("snponly.efi", bytes(range(256)) * 700)
 Http = TestClient[web.Request, web.Application]
 
 
@@ -76,7 +78,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     progress = Progress(store, Bus())
     orders = Orders(site, store, progress, library, SECRET)
     commands = Commands()
-    api = NodeApi(site, store, progress, library, orders, commands, SECRET)
+    api = NodeApi(site, store, progress, library, orders, commands, SECRET, lambda: {LOADER.name: LOADER})
     await store.save_node(Node(MAC, "web1"))
     async with TestClient(TestServer(api.application())) as http:
         yield House(http, store, progress, commands, image.digest)
@@ -130,6 +132,57 @@ async def test_another_machine_does_not_get_this_ones_token(house: House) -> Non
     )  # fmt: skip
     out, _ = await asyncio.wait_for(curl.communicate(), 10)
     assert out == b"403"
+
+
+async def test_the_address_that_another_server_gave_is_its_machines_too(house: House) -> None:
+    house.progress.sighted(OTHER, IPv4Address("127.0.0.1"))
+    async with house.http.get(f"/ipxe/{MAC}") as answer:
+        assert answer.status == 403
+    house.progress.sighted(MAC, IPv4Address("127.0.0.1"))
+    assert "pxeboot.name=web1" in await house.script()
+
+
+async def test_a_loader_is_given_as_http_boot_wants_it(house: House) -> None:
+    async with house.http.head("/loader/snponly.efi") as asked:
+        assert (asked.status, asked.headers["Content-Type"]) == (200, "application/efi")
+        assert asked.headers["Content-Length"] == str(len(LOADER.data))
+        etag = asked.headers["ETag"]
+        assert etag == f'"{LOADER.sha256}"'
+    async with house.http.get("/loader/snponly.efi", headers={"If-Match": etag}) as answer:
+        assert await answer.read() == LOADER.data
+        assert "Transfer-Encoding" not in answer.headers
+    async with house.http.get("/loader/snponly.efi", headers={"Range": "bytes=1000-1099"}) as answer:
+        assert (answer.status, await answer.read()) == (206, LOADER.data[1000:1100])
+
+
+async def test_head_and_get_of_a_loader_come_over_one_connection(house: House) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.http.port)
+    sent = b"".join(b"%s /loader/snponly.efi HTTP/1.1\r\nHost: x\r\n\r\n" % how for how in (b"HEAD", b"GET"))
+    writer.write(sent)
+    for size in (0, len(LOADER.data)):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert await reader.readexactly(size) == LOADER.data[:size]
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_only_a_get_of_its_loader_is_a_step_of_a_machine(house: House) -> None:
+    await house.progress.discovered(Client(MAC, architecture=16, vendor_class="HTTPClient"))
+    house.progress.sighted(MAC, IPv4Address("127.0.0.1"))
+    async with house.http.head("/loader/snponly.efi"):
+        assert await house.stage() is Stage.DISCOVER
+    async with house.http.get("/loader/snponly.efi"):
+        assert await house.stage() is Stage.LOADER
+    boot = await house.store.boot(MAC)
+    assert boot is not None
+    assert (boot.loader, boot.sent) == ("snponly.efi", {"http snponly.efi": len(LOADER.data)})
+
+
+@pytest.mark.parametrize("name", ["undionly.kpxe", "..%2fsecret", "%2e%2e%2fpxeboot.toml", ""])
+async def test_no_other_name_is_a_loader(house: House, name: str) -> None:
+    async with house.http.get(f"/loader/{name}") as answer:
+        assert answer.status == 404
 
 
 @pytest.mark.parametrize(("name", "data"), [("kernel", KERNEL), ("initrd", INITRD), ("root", ROOT)])
@@ -316,7 +369,7 @@ async def test_a_command_nobody_takes_has_not_been_given(
 def test_no_path_reaches_a_file(text: str) -> None:
     async def ask() -> None:
         site = make_site(Path("/nowhere"))
-        api = NodeApi(site, None, None, None, None, Commands(), SECRET)  # type: ignore[arg-type]
+        api = NodeApi(site, None, None, None, None, Commands(), SECRET, dict)  # type: ignore[arg-type]
         async with TestClient(TestServer(api.application())) as http:
             for path in (f"/{text}", f"/ipxe/{text}", f"/boot/{text}/root", f"/boot/x/{text}", f"/../{text}"):
                 async with http.get(path, allow_redirects=False) as answer:

@@ -1,0 +1,81 @@
+"""A ProxyDHCP server's answers: overheard at port 67, asked at port 4011."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
+
+from pxeboot.dhcp import packet, proxy
+from pxeboot.dhcp.options import MessageType
+from pxeboot.dhcp.packet import BOOTREQUEST, Packet
+from pxeboot.dhcp.responder import Reply
+from pxeboot.errors import MalformedPacket
+from pxeboot.inventory.progress import Progress
+from pxeboot.pxe.client import Client, identify
+from pxeboot.pxe.policy import Decision
+
+log = logging.getLogger(__name__)
+
+
+class ProxyService:
+    """Tells machines what to boot and gives no addresses."""
+
+    def __init__(
+        self,
+        address: IPv4Address,
+        decide: Callable[[Client], Awaitable[Decision]],
+        progress: Progress,
+        send: Callable[[Reply], None],
+    ) -> None:
+        """`address` is ours, `send` takes the answers at port 67."""
+        self._address = address
+        self._decide = decide
+        self._progress = progress
+        self._send = send
+
+    async def overhear(self, kind: MessageType, request: Packet, client: Client) -> None:
+        """Take a request that everybody on the network hears; only a DISCOVER is for a proxy as well."""
+        if kind is MessageType.DISCOVER:
+            await self._discover(request, client)
+        elif kind in (MessageType.REQUEST, MessageType.INFORM):
+            await self._note_address(request, client)
+
+    async def answer(self, data: bytes, peer: tuple[IPv4Address, int]) -> Reply | None:
+        """Take a datagram from port 4011; its answer leaves from there. None: none is due."""
+        try:
+            request = packet.decode(data)
+            client = identify(request)
+            kind = request.message_type
+        except MalformedPacket as error:
+            log.debug("dropped a packet at port %d: %s", proxy.BOOT_SERVER_PORT, error)
+            return None
+        if request.op != BOOTREQUEST or kind not in (MessageType.REQUEST, MessageType.INFORM):
+            return None
+        await self._note_address(request, client)
+        decision = await self._decide(client)
+        log.log(_level(decision), "%s: asks the boot server: %s", client.mac, decision)
+        if not decision.bootfile:
+            return None
+        return proxy.boot_server_ack(request, client, self._address, decision, peer)
+
+    async def _discover(self, request: Packet, client: Client) -> None:
+        if not client.wants_boot:
+            return
+        decision = await self._decide(client)
+        log.log(_level(decision), "%s: no address from us, %s", client.mac, decision)
+        if not decision.bootfile:
+            return
+        self._send(proxy.offer(request, client, self._address, decision))
+        await self._progress.seen(client)
+        await self._progress.discovered(client)
+
+    async def _note_address(self, request: Packet, client: Client) -> None:
+        address = proxy.address_taken(request)
+        if address is None:
+            return
+        self._progress.sighted(client.mac, address)
+        if client.wants_boot:
+            await self._progress.addressed(client, address)
+
+
+def _level(decision: Decision) -> int:
+    return logging.WARNING if decision.ignored else logging.INFO
