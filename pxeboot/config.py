@@ -7,7 +7,7 @@ question for `preflight`.
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
 
@@ -86,9 +87,14 @@ def _range(value: object) -> object:
     return AddressRange.parse(value) if isinstance(value, str) else value
 
 
+def _options(value: object) -> object:
+    return custom.encode_all(value) if isinstance(value, dict) else value
+
+
 Name = Annotated[str, AfterValidator(host_name)]
 Range = Annotated[AddressRange, BeforeValidator(_range)]
 Pattern = Annotated[str, AfterValidator(machine_pattern)]
+Options = Annotated[Mapping[int, bytes], BeforeValidator(_options)]
 
 
 class ServerConfig(BaseModel, frozen=True, extra="forbid"):
@@ -101,6 +107,9 @@ class ServerConfig(BaseModel, frozen=True, extra="forbid"):
     admin: str = Field(default="127.0.0.1:8080", pattern=r"^\d+\.\d+\.\d+\.\d+:\d+$")
     """The operators' API, off the boot networks by default."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    unknown: Literal["boot", "hold", "ignore"] = "boot"
+    """Machines of which no operator has spoken and which no pattern but "*" claims: the "*" group boots them;
+    or they get an address for a minute at a time until somebody names them; or no answer."""
 
     @property
     def admin_endpoint(self) -> tuple[str, int]:
@@ -123,20 +132,17 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     subnet: IPv4Network
     interface: str | None = Field(default=None, min_length=1, max_length=15)
     """Left out: the subnet is reached through DHCP relays only."""
-    mode: Literal["dhcp", "proxy"] = "dhcp"
-    """"dhcp": addresses and boot; "proxy": boot answers only, beside another DHCP server."""
+    mode: Literal["dhcp"] = "dhcp"
     pool: tuple[Range, ...] = ()
     router: IPv4Address | None = None
     """Default: our own address, which is the director's where IPVS forwards by NAT."""
     dns: tuple[IPv4Address, ...] | None = None
     """Default: our own address."""
     lease_seconds: int = Field(default=3600, ge=60, le=0xFFFFFFFE)
-
-    @model_validator(mode="after")
-    def _a_proxy_gives_no_addresses(self) -> Self:
-        if self.mode == "proxy" and self.pool:
-            raise ValueError('pool: with mode = "proxy" another server gives the addresses')
-        return self
+    authoritative: bool = False
+    """Whether we contradict machines that claim addresses we know nothing of. Off: another server may."""
+    options: Options = {}
+    """DHCP options by name or number, as bytes by code; a group's and a node's hold over them."""
 
     @model_validator(mode="after")
     def _addresses_lie_in_the_subnet(self) -> Self:
@@ -178,6 +184,8 @@ class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     """MAC addresses or their beginnings, UUIDs; "*" is every machine not claimed elsewhere."""
     loader: Literal["ipxe", "pxelinux"] = "ipxe"
     kernel_args: str = Field(default="", max_length=1000, pattern=r"^[ -~]*$")
+    options: Options = {}
+    """DHCP options by name or number, as bytes by code; they hold over the network's."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -187,8 +195,6 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     network: tuple[NetworkConfig, ...] = Field(min_length=1)
     tftp: TftpConfig = TftpConfig()
     group: tuple[GroupConfig, ...] = ()
-    loaders: dict[str, Path] = {}
-    """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -302,6 +308,8 @@ def _hint(error: ErrorDetails) -> str:
         return f"known keys here are: {', '.join(_known_keys(error['loc'][:-1]))}"
     names = [str(part) for part in error["loc"] if not isinstance(part, int)]
     told = str(error["ctx"]["error"]) if error["type"] == "value_error" and "ctx" in error else ""
+    if "options" in names:
+        return custom.remedy(told.partition(":")[0])
     for name in [*reversed(told.partition(":")[0].split()), *reversed(names)]:
         if name in _HINTS:
             return _HINTS[name]

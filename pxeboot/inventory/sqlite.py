@@ -5,9 +5,9 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,27 @@ log = logging.getLogger(__name__)
 
 COMPLAIN_SECONDS = 60.0
 """How often a failure that lasts is told again."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL);
 CREATE TABLE node (mac TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT, grp TEXT, address TEXT UNIQUE,
-                   first_seen REAL);
+                   first_seen REAL, by_uuid INTEGER NOT NULL DEFAULT 0, known_since REAL,
+                   options TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE boot (id TEXT PRIMARY KEY, mac TEXT NOT NULL, started REAL NOT NULL, record TEXT NOT NULL);
 CREATE INDEX boot_of ON boot (mac, started);
 """
+_MIGRATIONS = {
+    # From the version that is the key to the next one.
+    1: """
+ALTER TABLE node ADD COLUMN by_uuid INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE node ADD COLUMN known_since REAL;
+ALTER TABLE node ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+UPDATE node SET known_since = coalesce(first_seen, 0) WHERE grp IS NOT NULL OR address IS NOT NULL
+    OR first_seen IS NULL OR name <> 'node-' || replace(mac, ':', '');
+""",
+}
 _SAVE_LEASE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)"
-_SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?)"
+_SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -66,6 +77,7 @@ class SqliteStore:
         self._pools: dict[IPv4Network, Pool] = {}
         self._elsewhere = _read_leases(self._db)  # leases of networks that are not served
         self._nodes = {node.mac: node for node in _read_nodes(self._db)}
+        self._macs = _by_uuid(self._nodes.values())
         self._boots = _read_boots(self._db)
 
     # Leases
@@ -149,6 +161,10 @@ class SqliteStore:
     async def nodes(self) -> list[Node]:
         return sorted(self._nodes.values(), key=lambda node: node.name)
 
+    async def node_of_uuid(self, uuid: UUID) -> Node | None:
+        mac = self._macs.get(uuid)
+        return None if mac is None else self._nodes[mac]
+
     async def save_node(self, node: Node) -> None:
         for other in self._nodes.values():
             if other.mac == node.mac:
@@ -159,22 +175,44 @@ class SqliteStore:
                 raise PxebootError(
                     f"the address {node.address} is reserved for {other.name}", "choose another address"
                 )
+            if node.by_uuid and other.by_uuid and other.uuid == node.uuid:
+                raise PxebootError(f"the UUID {node.uuid} is {other.name}'s", "a UUID is one machine's only")
         before = self._nodes.get(node.mac)
         self._nodes[node.mac] = node
-        if (before.address if before else None) != node.address:
-            self._reserve()
-        text = [None if item is None else str(item) for item in (node.uuid, node.group, node.address)]
-        await self._write((_SAVE_NODE, (node.mac, node.name, *text, node.first_seen)))
+        if before is None or (before.address, before.uuid, before.by_uuid) != (
+            node.address,
+            node.uuid,
+            node.by_uuid,
+        ):
+            self._index()
+        await self._write(_saving(node))
+
+    async def move_node(self, mac: Mac, node: Node) -> None:
+        self._nodes.pop(mac, None)
+        self._nodes[node.mac] = node
+        boots = [replace(boot, mac=node.mac) for boot in self._boots.pop(mac, [])]
+        self._boots[node.mac] = boots
+        self._index()
+        await self._write(
+            ("DELETE FROM node WHERE mac IN (?, ?)", (mac, node.mac)),
+            ("DELETE FROM boot WHERE mac IN (?, ?)", (mac, node.mac)),
+            _saving(node),
+            *(_saving_boot(boot) for boot in boots),
+        )
 
     async def forget_node(self, mac: Mac) -> bool:
         if self._nodes.pop(mac, None) is None:
             return False
         self._boots.pop(mac, None)
-        self._reserve()
+        self._index()
         await self._write(
             ("DELETE FROM node WHERE mac = ?", (mac,)), ("DELETE FROM boot WHERE mac = ?", (mac,))
         )
         return True
+
+    def _index(self) -> None:
+        self._macs = _by_uuid(self._nodes.values())
+        self._reserve()
 
     def _reserve(self) -> None:
         wishes = {node.mac: node.address for node in self._nodes.values() if node.address is not None}
@@ -192,9 +230,7 @@ class SqliteStore:
 
     async def save_boot(self, boot: Boot, *, durable: bool = True) -> None:
         boots = self._boots.setdefault(boot.mac, [])
-        statements: list[Statement] = [
-            (_SAVE_BOOT, (boot.id, boot.mac, boot.started, json.dumps(to_json(boot))))
-        ]
+        statements: list[Statement] = [_saving_boot(boot)]
         if boots and boots[0].id == boot.id:
             boots[0] = boot
         else:
@@ -266,7 +302,10 @@ def _open(path: Path) -> sqlite3.Connection:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+        while version in _MIGRATIONS:
+            db.executescript(f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+            version += 1
+        if version not in (0, SCHEMA_VERSION):
             raise PxebootError(
                 f"{path}: its format is {version}, this pxeboot knows {SCHEMA_VERSION}",
                 "use the pxeboot that wrote it, or move the file away",
@@ -286,6 +325,20 @@ def _answer(waiting: Sequence["asyncio.Future[None]"], error: OSError | None) ->
             done.set_result(None)
         else:
             done.set_exception(error)
+
+
+def _by_uuid(nodes: Iterable[Node]) -> dict[UUID, Mac]:
+    return {node.uuid: node.mac for node in nodes if node.by_uuid and node.uuid is not None}
+
+
+def _saving(node: Node) -> Statement:
+    text = [None if item is None else str(item) for item in (node.uuid, node.group, node.address)]
+    options = json.dumps(dict(node.options))
+    return _SAVE_NODE, (node.mac, node.name, *text, node.first_seen, node.by_uuid, node.known_since, options)
+
+
+def _saving_boot(boot: Boot) -> Statement:
+    return _SAVE_BOOT, (boot.id, boot.mac, boot.started, json.dumps(to_json(boot)))
 
 
 def _commit(db: sqlite3.Connection, unwritten: Unwritten) -> None:
@@ -314,7 +367,9 @@ def _read_leases(db: sqlite3.Connection) -> list[Lease]:
 
 
 def _read_nodes(db: sqlite3.Connection) -> list[Node]:
-    rows = db.execute("SELECT mac, name, uuid, grp, address, first_seen FROM node")
+    rows = db.execute(
+        "SELECT mac, name, uuid, grp, address, first_seen, by_uuid, known_since, options FROM node"
+    )
     return [
         Node(
             Mac(mac),
@@ -323,8 +378,11 @@ def _read_nodes(db: sqlite3.Connection) -> list[Node]:
             group,
             IPv4Address(address) if address else None,
             first_seen,
+            bool(by_uuid),
+            known_since,
+            json.loads(options),
         )
-        for mac, name, uuid, group, address, first_seen in rows
+        for mac, name, uuid, group, address, first_seen, by_uuid, known_since, options in rows
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from pxeboot.config import AddressRange
 from pxeboot.inventory.boot import Boot
@@ -80,8 +81,15 @@ class Store(Protocol):
     async def nodes(self) -> list[Node]:
         """All nodes, by name."""
 
+    async def node_of_uuid(self, uuid: UUID) -> Node | None:
+        """The node that an operator has named by this UUID."""
+
     async def save_node(self, node: Node) -> None:
-        """Add or replace a node, on disk. Raises PxebootError where its name or address is another's."""
+        """Add or replace a node, on disk. Raises PxebootError where name, address or UUID is another's."""
+
+    async def move_node(self, mac: Mac, node: Node) -> None:
+        """Put `node` in the place of the one at `mac`, which now asks from another card, with its boots, on
+        disk. A node that stood at the new address is forgotten."""
 
     async def forget_node(self, mac: Mac) -> bool:
         """Remove a node with its boots and free its address, on disk. False: there is none."""
