@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from pxeboot.config import Config, load
+from pxeboot.dhcp.prober import Prober
 from pxeboot.dhcp.proxy_server import BootServer
 from pxeboot.dhcp.server import DhcpServer
 from pxeboot.errors import PxebootError
@@ -118,11 +119,14 @@ class Server:
         await self._start_http()
         for _, address in self._listening():
             await self._start_tftp(address)
+        probers = {name: Prober(name, self._site, self._store) for name, _ in self._listening()}
         for interface, address in self._listening():
+            self._ending.push_async_callback(probers[interface].close)
+            await probers[interface].start()
             routers = RouterAnswers(interface, self._store)
             self._ending.push_async_callback(routers.close)
             await routers.start()
-            dhcp = DhcpServer(interface, address, self._site, self._store, self._progress)
+            dhcp = DhcpServer(interface, address, self._site, self._store, self._progress, probers)
             boot_server = BootServer(interface, address, dhcp.proxy)
             for server in (boot_server, dhcp):
                 self._ending.push_async_callback(server.close)

@@ -143,6 +143,8 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     """Whether we contradict machines that claim addresses we know nothing of. Off: another server may."""
     options: Options = {}
     """DHCP options by name or number, as bytes by code; a group's and a node's hold over them."""
+    probe_conflicts: bool = True
+    """Ask by ARP whether an address is taken before it is first offered. Off where routers answer for all."""
 
     @model_validator(mode="after")
     def _addresses_lie_in_the_subnet(self) -> Self:

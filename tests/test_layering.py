@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).parent.parent / "pxeboot"
 FLOORS: list[tuple[str, ...]] = [
     ("errors", "mac", "config", "resources", "dhcp.values", "dhcp.custom",
      "inventory.node", "inventory.boot", "inventory.lease", "image.recipe", "image.manifest"),
-    ("dhcp.options", "dhcp.packet", "dhcp.frame", "tftp.packet", "ndp.packet", "image.cpio"),
-    ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.responder", "dhcp.proxy", "tftp.transfer",
-     "inventory.pool", "web.token", "site"),
+    ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio"),
+    ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.responder",
+     "dhcp.conflict", "dhcp.proxy", "tftp.transfer", "inventory.pool", "web.token", "site"),
     ("inventory.store", "inventory.sqlite", "inventory.progress", "events", "tasks"),
-    ("dhcp.inbox", "dhcp.service", "dhcp.server", "tftp.server", "ndp.server", "links", "preflight", "orders",
-     "web", "image", "lab"),
+    ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.server",
+     "tftp", "ndp.server", "links", "preflight", "orders", "web", "image", "lab"),
     ("app",),
     ("cli",),
 ]  # fmt: skip

@@ -4,10 +4,14 @@ import errno
 import logging
 import socket
 import struct
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from pxeboot.dhcp import packet
 from pxeboot.dhcp.frame import udp_datagram
+from pxeboot.dhcp.inbox import Inbox
+from pxeboot.dhcp.prober import Prober
+from pxeboot.dhcp.proxy_service import ProxyService
 from pxeboot.dhcp.responder import (
     CLIENT_PORT,
     SERVER_PORT,
@@ -34,16 +38,27 @@ class DhcpServer:
     """Answers DHCP on one interface, also for networks behind relays that reach it there."""
 
     def __init__(
-        self, interface: str, address: IPv4Address, site: Site, store: Store, progress: Progress
+        self,
+        interface: str,
+        address: IPv4Address,
+        site: Site,
+        store: Store,
+        progress: Progress,
+        probers: Mapping[str, Prober],
     ) -> None:
-        """`address` is ours on that interface and names this server to clients."""
+        """`address` is ours on that interface and names this server to clients; `probers`: by interface."""
         self._interface = interface
         self._address = address
-        self._service = DhcpService(interface, address, site, store, progress, self._send)
+        self._service = DhcpService(interface, address, site, store, progress, probers, self._send)
         self._tasks = Tasks()
         self._udp: socket.socket | None = None
         self._raw: socket.socket | None = None
         self._inbox: Inbox | None = None
+
+    @property
+    def proxy(self) -> ProxyService:
+        """What answers at port 4011 on this interface."""
+        return self._service.proxy
 
     async def start(self) -> None:
         """Open the sockets. Raises PxebootError where that cannot be."""

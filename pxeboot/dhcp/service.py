@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 
 from pxeboot.dhcp import options, packet, responder
 from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet, value_of
+from pxeboot.dhcp.prober import Prober, choose
 from pxeboot.dhcp.proxy_service import ProxyService
 from pxeboot.dhcp.responder import Asks, Reply, Terms
 from pxeboot.errors import MalformedPacket
@@ -34,14 +35,19 @@ class DhcpService:
         site: Site,
         store: Store,
         progress: Progress,
+        probers: Mapping[str, Prober],
         send: Callable[[Reply], None],
     ) -> None:
-        """`address` is ours on that interface and names this server to clients; `send` takes the replies."""
+        """`address` is ours on that interface and names this server to clients; `send` takes the replies.
+
+        `probers` know by interface which addresses are free.
+        """
         self._interface = interface
         self._address = address
         self._site = site
         self._store = store
         self._progress = progress
+        self._probers = probers
         self._send = send
         self.malformed = 0
         self.proxy = ProxyService(address, self._boot_of, progress, send)
@@ -93,11 +99,12 @@ class DhcpService:
             log.warning("%s: %s", client.mac, decision)
             return
         wanted = value_of(request, options.REQUESTED_ADDRESS)
-        address = await self._store.offer(
+        address = await choose(
+            self._store,
+            self._probers.get(network.config.interface or ""),
             network.config.subnet,
             client.mac,
             wanted if isinstance(wanted, IPv4Address) else None,
-            time.time(),
             OFFER_SECONDS,
         )
         if address is None:
