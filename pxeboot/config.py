@@ -132,7 +132,8 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     subnet: IPv4Network
     interface: str | None = Field(default=None, min_length=1, max_length=15)
     """Left out: the subnet is reached through DHCP relays only."""
-    mode: Literal["dhcp"] = "dhcp"
+    mode: Literal["dhcp", "proxy"] = "dhcp"
+    """"dhcp": addresses and boot; "proxy": boot answers only, beside another DHCP server."""
     pool: tuple[Range, ...] = ()
     router: IPv4Address | None = None
     """Default: our own address, which is the director's where IPVS forwards by NAT."""
@@ -145,6 +146,12 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     """DHCP options by name or number, as bytes by code; a group's and a node's hold over them."""
     probe_conflicts: bool = True
     """Ask by ARP whether an address is taken before it is first offered. Off where routers answer for all."""
+
+    @model_validator(mode="after")
+    def _a_proxy_gives_no_addresses(self) -> Self:
+        if self.mode == "proxy" and self.pool:
+            raise ValueError('pool: with mode = "proxy" another server gives the addresses')
+        return self
 
     @model_validator(mode="after")
     def _addresses_lie_in_the_subnet(self) -> Self:
@@ -173,7 +180,11 @@ class TftpConfig(BaseModel, frozen=True, extra="forbid"):
     max_window_size: int = Field(default=64, ge=1, le=65535)
     """Most blocks sent before an ACK (RFC 7440)."""
     max_transfers: int = Field(default=4096, ge=1, le=60000)
-    """Transfers under way at once; each holds one socket."""
+    """Transfers under way at once; as many more wait for their turn."""
+    root: Path | None = None
+    """A folder whose files can be read too. Names are looked for there last, and nothing outside is read."""
+    single_port: bool = False
+    """Send from port 69 as well, for firewalls and address translators that know nothing of TFTP."""
 
 
 class GroupConfig(BaseModel, frozen=True, extra="forbid"):
@@ -197,6 +208,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     network: tuple[NetworkConfig, ...] = Field(min_length=1)
     tftp: TftpConfig = TftpConfig()
     group: tuple[GroupConfig, ...] = ()
+    loaders: dict[str, Path] = {}
+    """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
