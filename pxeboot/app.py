@@ -180,7 +180,11 @@ class Server:
 
     async def _runner(self, application: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
-            application, access_log=None, logger=http_log(), shutdown_timeout=SHUTDOWN_SECONDS
+            application,
+            access_log=None,
+            logger=http_log(),
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            handler_cancellation=True,  # a node that hung up takes no commands
         )
         self._ending.push_async_callback(runner.cleanup)
         await runner.setup()

@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,22 @@ def test_sigterm_ends_it_within_five_seconds_and_cleanly(server: Served) -> None
     assert server.stop() == 0
     assert "Traceback" not in server.log
     server.start()
+
+
+def test_sigterm_does_not_wait_for_streams(server: Served) -> None:
+    command = (
+        "curl",
+        "-sN",
+        "--unix-socket",
+        str(server.state_dir / "pxeboot.sock"),
+        "http://x/api/v1/events",
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stream:
+        assert stream.stdout is not None
+        server.cli("node", "set", MAC, "--name", "web7")
+        assert stream.stdout.readline() == b"event: node\n"
+        assert server.stop() == 0
+        assert stream.wait(timeout=5) in (0, 18)  # ended by the server: properly, or in the middle
 
 
 def test_sighup_takes_the_new_file_and_refuses_a_broken_one(server: Served) -> None:

@@ -80,7 +80,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     commands = Commands()
     api = NodeApi(site, store, progress, library, orders, commands, SECRET, lambda: {LOADER.name: LOADER})
     await store.save_node(Node(MAC, "web1"))
-    async with TestClient(TestServer(api.application())) as http:
+    server = TestServer(api.application())
+    await server.start_server(handler_cancellation=True)  # as the app does
+    async with TestClient(server) as http:
         yield House(http, store, progress, commands, image.digest)
     await store.close()
 
@@ -354,6 +356,15 @@ async def test_a_newer_question_of_the_same_node_ends_the_older_one(house: House
     assert (await asyncio.wait_for(older, 5)).status == 204
     await house.commands.give(MAC, "poweroff")
     assert (await asyncio.wait_for(newer, 5)).status == 200
+
+
+async def test_an_agent_that_hung_up_takes_no_command(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pxeboot.web.commands.DELIVERY_SECONDS", 0.5)
+    path = await house.boot_path()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(house.http.get(f"{path}/commands"), 0.2)
+    with pytest.raises(PxebootError, match="did not take the command"):
+        await house.commands.give(MAC, "reboot")
 
 
 async def test_a_command_nobody_takes_has_not_been_given(
