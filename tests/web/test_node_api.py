@@ -80,9 +80,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     commands = Commands()
     api = NodeApi(site, store, progress, library, orders, commands, SECRET, lambda: {LOADER.name: LOADER})
     await store.save_node(Node(MAC, "web1"))
-    server = TestServer(api.application())
-    await server.start_server(handler_cancellation=True)  # as the app does
-    async with TestClient(server) as http:
+    async with TestClient(TestServer(api.application())) as http:  # cancels handlers, as the app does
         yield House(http, store, progress, commands, image.digest)
     await store.close()
 
