@@ -361,6 +361,7 @@ async def test_an_agent_that_hung_up_takes_no_command(house: House, monkeypatch:
     path = await house.boot_path()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(house.http.get(f"{path}/commands"), 0.2)
+    await asyncio.sleep(0.1)  # until the server has heard of it
     with pytest.raises(PxebootError, match="did not take the command"):
         await house.commands.give(MAC, "reboot")
 
