@@ -96,7 +96,7 @@ async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
 
 
 async def test_firmware_of_its_own_loads_ipxe_over_tftp(image: Image) -> None:
-    async with Lab(scenario(firmware=Firmware.UEFI, nic_rom=False)) as lab:
+    async with Lab(scenario(firmware=Firmware.UEFI_PXE)) as lab:
         await lab.power_on()
         await until(lab, lambda node: node.stage == "network")
         (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]

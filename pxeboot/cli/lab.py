@@ -44,6 +44,7 @@ def run(
     image: Annotated[str, typer.Option(help="Tag of the image they boot.")] = "web",
     memory: Annotated[int, typer.Option(min=64, help="RAM of each machine, MB.")] = MEMORY_MB,
     loader: Annotated[Loader, typer.Option(help="What their group boots with.")] = Loader.IPXE,
+    proxy: Annotated[bool, typer.Option("--proxy", help="Beside another DHCP server (dnsmasq).")] = False,
     config: ConfigPath = None,
     state_dir: StateDir = None,
     keep: Annotated[bool, typer.Option("--keep", help="Let it run until Ctrl-C.")] = False,
@@ -56,6 +57,7 @@ def run(
         firmware=firmware,
         image=image,
         loader=loader,
+        proxy=proxy,
         memory_mb=memory,
         timeout_seconds=timeout,
     )

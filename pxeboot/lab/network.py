@@ -21,6 +21,9 @@ from pxeboot.errors import PxebootError
 BRIDGE = "lab0"
 ADDRESS = IPv4Interface("10.77.0.1/24")
 """The bridge's own address: the boot server's, and every node's router."""
+FOREIGN = "foreign0"
+"""The interface of somebody else's DHCP server, where the lab has one; its cable ends in the bridge."""
+FOREIGN_ADDRESS = IPv4Interface("10.77.0.2/24")
 
 _TUN = Path("/dev/net/tun")
 
@@ -35,8 +38,8 @@ def check() -> None:
         raise PxebootError(f"{_TUN} is missing, so no tap can be made", "load the module: modprobe tun")
 
 
-def create(namespace: str, taps: Sequence[str]) -> None:
-    """Make the namespace with its bridge (ADDRESS on it), lo and `taps`, all up.
+def create(namespace: str, taps: Sequence[str], *, foreign: bool = False) -> None:
+    """Make the namespace with its bridge (ADDRESS on it), lo and `taps`, all up; FOREIGN too if it is wanted.
 
     What an earlier one of that name left behind is deleted first; nothing stays after a failure.
     Raises PxebootError when the kernel refuses.
@@ -45,7 +48,7 @@ def create(namespace: str, taps: Sequence[str]) -> None:
     delete(namespace)
     try:
         netns.create(namespace)
-        in_namespace(namespace, lambda: _plug(taps))
+        in_namespace(namespace, lambda: _plug(taps, foreign))
     except BaseException as error:
         delete(namespace)
         if isinstance(error, OSError | NetlinkError):
@@ -131,8 +134,8 @@ def _lives_in(pid: int, namespace: os.stat_result) -> bool:
         return False  # it has ended meanwhile, or it is not even root's to look at, so no child of ours
 
 
-def _plug(taps: Sequence[str]) -> None:
-    """Runs inside the namespace: lo, the bridge and its taps."""
+def _plug(taps: Sequence[str], foreign: bool) -> None:
+    """Runs inside the namespace: lo, the bridge, its taps, and a cable for another server."""
     with IPRoute() as links:
         _up(links, "lo")
         # Without STP a port forwards at once; with it every boot would wait 30 s for its first DISCOVER.
@@ -146,6 +149,19 @@ def _plug(taps: Sequence[str]) -> None:
             links.link("add", ifname=tap, kind="tuntap", mode="tap")
             links.link("set", index=_index(links, tap), master=bridge)
             _up(links, tap)
+        if foreign:
+            _plug_foreign(links, bridge)
+
+
+def _plug_foreign(links: IPRoute, bridge: int) -> None:
+    links.link("add", ifname=FOREIGN, kind="veth", peer={"ifname": "foreign1"})
+    links.link("set", index=_index(links, "foreign1"), master=bridge)
+    address = FOREIGN_ADDRESS
+    links.addr(
+        "add", index=_index(links, FOREIGN), address=str(address.ip), prefixlen=address.network.prefixlen
+    )
+    _up(links, "foreign1")
+    _up(links, FOREIGN)
 
 
 def _up(links: IPRoute, interface: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import uuid
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,10 +13,7 @@ from pydantic import BaseModel
 from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
 
-EMULATOR = "qemu-system-x86_64"
 NIC_ROMS = Path("/usr/lib/ipxe/qemu")
-OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 RUN_FOLDER = "run"
 
@@ -35,9 +33,61 @@ class Firmware(StrEnum):
     """What a machine starts with."""
 
     BIOS = "bios"
-    """SeaBIOS, and iPXE in the network card's ROM."""
     UEFI = "uefi"
-    """OVMF, and iPXE in the network card's ROM unless `nic_rom` is off."""
+    UEFI_PXE = "uefi-pxe"
+    UEFI_HTTP = "uefi-http"
+    ARM64 = "arm64"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One row: what stands behind a kind of firmware, and the Debian packages that have it."""
+
+    words: str
+    nic_rom: bool
+    """iPXE in the network card's ROM, in place of what the firmware itself has."""
+    emulator: str = "qemu-system-x86_64"
+    package: str = "qemu-system-x86"
+    machine: str = "q35,graphics=off"
+    code: Path | None = None
+    """UEFI in flash memory; None for SeaBIOS, which QEMU has with it."""
+    variables: Path = Path()
+    """UEFI's variables as they come from the factory."""
+    code_package: str = "ovmf"
+    switches: tuple[str, ...] = ()
+    """OVMF's own, through fw_cfg."""
+
+
+_OVMF = Path("/usr/share/OVMF")
+_AAVMF = Path("/usr/share/AAVMF")
+_UEFI = Board(
+    words="UEFI (OVMF, iPXE in the network card)",
+    nic_rom=True,
+    code=_OVMF / "OVMF_CODE_4M.fd",
+    variables=_OVMF / "OVMF_VARS_4M.fd",
+)
+
+BOARDS = {
+    Firmware.BIOS: Board(words="BIOS (SeaBIOS, iPXE in the network card)", nic_rom=True),
+    Firmware.UEFI: _UEFI,
+    Firmware.UEFI_PXE: replace(_UEFI, words="UEFI (OVMF, its own PXE)", nic_rom=False),
+    Firmware.UEFI_HTTP: replace(
+        _UEFI,
+        words="UEFI (OVMF, its own HTTP Boot)",
+        nic_rom=False,
+        switches=("IPv4PXESupport", "IPv6PXESupport"),
+    ),
+    Firmware.ARM64: Board(
+        words="arm64 UEFI (its own PXE)",
+        nic_rom=False,
+        emulator="qemu-system-aarch64",
+        package="qemu-system-arm",
+        machine="virt",
+        code=_AAVMF / "AAVMF_CODE.fd",
+        variables=_AAVMF / "AAVMF_VARS.fd",
+        code_package="qemu-efi-aarch64",
+    ),
+}
 
 
 class Machine(BaseModel, frozen=True, extra="forbid"):
@@ -49,9 +99,12 @@ class Machine(BaseModel, frozen=True, extra="forbid"):
     folder: Path
     """Its logs; what must go with the machine (sockets, UEFI variables) is in `run` below."""
     firmware: Firmware = Firmware.BIOS
-    nic_rom: bool = True
-    """False leaves the card without ROM, so that OVMF's own PXE boots. SeaBIOS has none: it needs the ROM."""
     memory_mb: int = MEMORY_MB
+
+    @property
+    def board(self) -> Board:
+        """What its firmware needs."""
+        return BOARDS[self.firmware]
 
     @property
     def uuid(self) -> uuid.UUID:
@@ -91,8 +144,8 @@ def command_line(machine: Machine) -> list[str]:
     starts no network boot without a source of random numbers. `-no-reboot` is absent: nodes may restart.
     """
     return [
-        *(EMULATOR, "-name", machine.name, "-uuid", str(machine.uuid)),
-        *("-machine", "q35,graphics=off", "-accel", "tcg,tb-size=256", "-cpu", "max", "-smp", "1"),
+        *(machine.board.emulator, "-name", machine.name, "-uuid", str(machine.uuid)),
+        *("-machine", machine.board.machine, "-accel", "tcg,tb-size=256", "-cpu", "max", "-smp", "1"),
         *("-m", str(machine.memory_mb), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
         *("-netdev", f"tap,id=net,ifname={machine.tap},script=no,downscript=no"),
         *("-device", _network_card(machine)),
@@ -105,21 +158,22 @@ def command_line(machine: Machine) -> list[str]:
     ]  # fmt: skip
 
 
-def check(firmware: Firmware, nic_rom: bool = True) -> None:
+def check(firmware: Firmware) -> None:
     """Raises PxebootError naming the Debian package that is missing for such a machine."""
-    if shutil.which(EMULATOR) is None:
-        raise _missing(EMULATOR, "qemu-system-x86")
-    if nic_rom and not NIC_ROMS.is_dir():
+    board = BOARDS[firmware]
+    if shutil.which(board.emulator) is None:
+        raise _missing(board.emulator, board.package)
+    if board.nic_rom and not NIC_ROMS.is_dir():
         raise _missing(str(NIC_ROMS), "ipxe-qemu")
-    if firmware is Firmware.UEFI and not OVMF_CODE.exists():
-        raise _missing(str(OVMF_CODE), "ovmf")
+    if board.code is not None and not board.code.exists():
+        raise _missing(str(board.code), board.code_package)
 
 
 def prepare(machine: Machine) -> None:
     """Make its folders and, for UEFI, its variables as they come from the factory."""
     machine.console_socket.parent.mkdir(parents=True, exist_ok=True)
-    if machine.firmware is Firmware.UEFI:
-        shutil.copyfile(OVMF_VARS, machine.variables)
+    if machine.board.code is not None:
+        shutil.copyfile(machine.board.variables, machine.variables)
 
 
 async def command(machine: Machine, name: str) -> None:
@@ -157,17 +211,20 @@ async def _reply(reader: asyncio.StreamReader, execute: str) -> None:
 
 
 def _network_card(machine: Machine) -> str:
-    rom = "" if machine.nic_rom else ",romfile="
+    rom = "" if machine.board.nic_rom else ",romfile="
     return f"virtio-net-pci,netdev=net,mac={machine.mac},bootindex=1{rom}"
 
 
 def _firmware(machine: Machine) -> list[str]:
-    if machine.firmware is Firmware.BIOS:
+    code = machine.board.code
+    if code is None:
         return ["-boot", f"order=n,strict=on,reboot-timeout={REBOOT_MILLISECONDS}"]
     return [
-        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(OVMF_CODE)}"),
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(code)}"),
         *("-drive", f"if=pflash,unit=1,format=raw,file={_escape(machine.variables)}"),
-    ]
+        *(word for switch in machine.board.switches
+          for word in ("-fw_cfg", f"name=opt/org.tianocore/{switch},string=n")),
+    ]  # fmt: skip
 
 
 def _escape(path: Path) -> str:

@@ -27,6 +27,7 @@ from pxeboot.mac import Mac
 from pxeboot.web.views import NodeDetail, NodeList, NodeView
 
 NAME = "lab"
+DNSMASQ = "dnsmasq"
 POLL_SECONDS = 0.5
 SERVER_START_SECONDS = 30.0
 API_SECONDS = 10.0
@@ -55,7 +56,10 @@ class Scenario(BaseModel, frozen=True, extra="forbid"):
     name: str = Field(default=NAME, pattern=r"^[a-z0-9-]{1,32}$")
     nodes: int = Field(default=2, ge=1, le=99)
     firmware: Firmware = Firmware.BIOS
-    nic_rom: bool = True
+    proxy: bool = False
+    """Somebody else's DHCP server (dnsmasq) gives the addresses, ours tells only what to boot."""
+    loaders: dict[str, Path] = {}
+    """Loaders for firmware that Debian has none for, as in the configuration's `[loaders]`."""
     image: str = "web"
     loader: Loader = Loader.IPXE
     memory_mb: int = Field(default=MEMORY_MB, ge=64)
@@ -94,15 +98,17 @@ def stage_seconds(powered_on: float, reached: Mapping[str, float]) -> dict[str, 
 
 def configuration(scenario: Scenario, server_folder: Path) -> str:
     """The lab server's pxeboot.toml. A JSON string is a TOML string too."""
+    pool = f'pool = ["{network.ADDRESS.ip + 99}-{network.ADDRESS.ip + 198}"]'
+    loaders = "".join(f"{key} = {json.dumps(str(path))}\n" for key, path in scenario.loaders.items())
     return f"""\
 [server]
 state_dir = {json.dumps(str(server_folder))}
 
 [[network]]
 interface = "{network.BRIDGE}"
-mode = "dhcp"
+mode = "{"proxy" if scenario.proxy else "dhcp"}"
 subnet = "{network.ADDRESS.network}"
-pool = ["{network.ADDRESS.ip + 99}-{network.ADDRESS.ip + 198}"]
+{"" if scenario.proxy else pool}
 
 [[group]]
 name = "lab"
@@ -110,7 +116,20 @@ image = {json.dumps(scenario.image)}
 match = ["*"]
 loader = "{scenario.loader}"
 kernel_args = "console=ttyS0"
-"""
+
+[loaders]
+{loaders}"""
+
+
+def foreign_dhcp() -> list[str]:
+    """dnsmasq as a site's own DHCP server, which gives addresses and knows nothing of booting."""
+    first, last = network.ADDRESS.ip + 99, network.ADDRESS.ip + 198
+    return [
+        *(DNSMASQ, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping", "--log-dhcp"),
+        *(f"--interface={network.FOREIGN}", "--except-interface=lo", "--bind-interfaces"),
+        *(f"--dhcp-range={first},{last}", "--dhcp-authoritative", "--leasefile-ro"),
+        *(f"--dhcp-option=option:router,{network.ADDRESS.ip}", "--log-facility=-", "--pid-file="),
+    ]
 
 
 class Lab:
@@ -156,12 +175,14 @@ class Lab:
         try:
             self._make_files()
             taps = [machine.tap for machine in self.machines]
-            network.create(self.namespace, taps)
+            network.create(self.namespace, taps, foreign=self.scenario.proxy)
             self._say(
                 f"Made network namespace {self.namespace}: bridge {network.BRIDGE} with {network.ADDRESS}"
                 f" and taps {', '.join(taps)}. Nothing in it reaches another network."
             )
             await self.start_server()
+            if self.scenario.proxy:
+                self._start_foreign_dhcp()
         except BaseException:
             self._end()
             raise
@@ -187,6 +208,11 @@ class Lab:
                 )
             await asyncio.sleep(POLL_SECONDS / 5)
 
+    def _start_foreign_dhcp(self) -> None:
+        log = self.scenario.folder / "dnsmasq.log"
+        self._start(foreign_dhcp(), log)
+        self._say(f"Started dnsmasq at {network.FOREIGN_ADDRESS.ip} to give the addresses; it logs to {log}")
+
     async def power_on(self) -> None:
         """Name every machine to the server as it is called here, and switch it on."""
         for machine in self.machines:
@@ -194,8 +220,9 @@ class Lab:
             qemu.prepare(machine)
             self._powered_on[machine.mac] = time.time()
             self._emulators[machine.mac] = self._start(qemu.command_line(machine), machine.output_log)
+        names = ", ".join(machine.name for machine in self.machines)
         self._say(
-            f"Switched on {', '.join(machine.name for machine in self.machines)}: {_firmware(self.scenario)},"
+            f"Switched on {names}: {qemu.BOARDS[self.scenario.firmware].words},"
             f" {self.scenario.memory_mb} MB, no disk. Console logs are in {self.scenario.folder}"
         )
 
@@ -238,7 +265,9 @@ class Lab:
     def _check(self) -> None:
         """Everything that can be known to be missing, before anything is started. Raises PxebootError."""
         network.check()
-        qemu.check(self.scenario.firmware, self.scenario.nic_rom)
+        qemu.check(self.scenario.firmware)
+        if self.scenario.proxy and shutil.which(DNSMASQ) is None:
+            raise PxebootError(f"{DNSMASQ} is missing", "install it: apt-get install dnsmasq-base")
         library = Library(self.scenario.state_dir / "images")
         if library.tag(self.scenario.image) is None:
             raise PxebootError(
@@ -358,7 +387,6 @@ def _machines(scenario: Scenario) -> list[Machine]:
             tap=f"tap{number}",
             folder=scenario.folder,
             firmware=scenario.firmware,
-            nic_rom=scenario.nic_rom,
             memory_mb=scenario.memory_mb,
         )
         for number in range(1, scenario.nodes + 1)
@@ -374,12 +402,6 @@ def _stuck(progress: list[Progress], seconds: float) -> PxebootError:
         lines.append(f"  {item.machine.name} is in stage {item.stage}" + (f" ({why})" if why else ""))
     logs = ", ".join(str(item.machine.console_log) for item in late)
     return PxebootError("\n".join(lines), f"see what it said on its console: {logs}")
-
-
-def _firmware(scenario: Scenario) -> str:
-    if scenario.firmware is Firmware.BIOS:
-        return "BIOS (SeaBIOS, iPXE in the network card)"
-    return f"UEFI (OVMF, {'iPXE in the network card' if scenario.nic_rom else 'its own PXE'})"
 
 
 def _last_lines(log: Path) -> str:

@@ -1,5 +1,6 @@
 import asyncio
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def test_bios_starts_over_when_the_network_boot_fails() -> None:
 def test_uefi_has_shared_code_and_variables_of_its_own() -> None:
     code, variables = option(qemu.command_line(machine(firmware=Firmware.UEFI)), "-drive")
     assert "readonly=on" in code
-    assert code.endswith(str(qemu.OVMF_CODE))
+    assert code.endswith("/OVMF_CODE_4M.fd")
     assert "readonly" not in variables
     assert variables.endswith("/lab/run/node1.vars.fd")
 
 
 def test_without_rom_the_card_has_an_empty_romfile() -> None:
-    card = option(qemu.command_line(machine(firmware=Firmware.UEFI, nic_rom=False)), "-device")[0]
+    card = option(qemu.command_line(machine(firmware=Firmware.UEFI_PXE)), "-device")[0]
     assert card.endswith(",romfile=")
 
 
@@ -68,21 +69,39 @@ def test_machines_have_different_uuids_and_each_the_same_in_every_run() -> None:
     assert one.uuid == machine().uuid != other.uuid
 
 
+def test_http_boot_has_the_firmwares_pxe_switched_off() -> None:
+    switches = option(qemu.command_line(machine(firmware=Firmware.UEFI_HTTP)), "-fw_cfg")
+    assert "name=opt/org.tianocore/IPv4PXESupport,string=n" in switches
+    assert not option(qemu.command_line(machine(firmware=Firmware.UEFI_PXE)), "-fw_cfg")
+
+
+def test_arm64_has_its_own_emulator_board_and_firmware() -> None:
+    arguments = qemu.command_line(machine(firmware=Firmware.ARM64))
+    assert (arguments[0], option(arguments, "-machine")) == ("qemu-system-aarch64", ["virt"])
+    assert option(arguments, "-drive")[0].endswith("/AAVMF_CODE.fd")
+
+
 @pytest.mark.parametrize(
     ("lacking", "firmware", "package"),
     [
-        ("EMULATOR", Firmware.BIOS, "qemu-system-x86"),
-        ("NIC_ROMS", Firmware.BIOS, "ipxe-qemu"),
-        ("OVMF_CODE", Firmware.UEFI, "ovmf"),
+        ("emulator", Firmware.BIOS, "qemu-system-x86"),
+        ("emulator", Firmware.ARM64, "qemu-system-arm"),
+        ("roms", Firmware.BIOS, "ipxe-qemu"),
+        ("code", Firmware.UEFI, "ovmf"),
+        ("code", Firmware.ARM64, "qemu-efi-aarch64"),
     ],
 )
 def test_a_missing_package_is_named(
     lacking: str, firmware: Firmware, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("NIC_ROMS", "OVMF_CODE"):
-        monkeypatch.setattr(qemu, name, tmp_path)
-    monkeypatch.setattr(qemu, "EMULATOR", "sh")
-    monkeypatch.setattr(qemu, lacking, "no-such" if lacking == "EMULATOR" else tmp_path / "no-such")
+    there, absent = tmp_path, tmp_path / "no-such"
+    board = replace(
+        qemu.BOARDS[firmware],
+        emulator="no-such" if lacking == "emulator" else "sh",
+        code=absent if lacking == "code" else there,
+    )
+    monkeypatch.setitem(qemu.BOARDS, firmware, board)
+    monkeypatch.setattr(qemu, "NIC_ROMS", absent if lacking == "roms" else there)
     with pytest.raises(PxebootError, match="no-such is missing") as caught:
         qemu.check(firmware)
     assert caught.value.hint == f"install it: apt-get install {package}"
