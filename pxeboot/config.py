@@ -6,17 +6,17 @@ question for `preflight`.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import ErrorDetails
 
+from pxeboot import toml
 from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
@@ -261,16 +261,7 @@ def matches(pattern: str, name: str) -> bool:
 
 def parse(text: str, name: str = "pxeboot.toml") -> Config:
     """Read a configuration. Raises PxebootError with file, key, value and remedy."""
-    try:
-        return Config.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise PxebootError(
-            f"{name}: {error}", "mend the TOML at that place; strings stand in quotes"
-        ) from error
-    except ValidationError as error:
-        first, *rest = error.errors()
-        more = f"; {len(rest)} more error{'s' * (len(rest) > 1)} after this one" if rest else ""
-        raise PxebootError(f"{name}: {_key(first)}{_what(first)}", _hint(first) + more) from None
+    return toml.read(text, name, Config, _remedy)
 
 
 def load(path: Path) -> Config:
@@ -288,25 +279,6 @@ def load(path: Path) -> Config:
     return parse(text, str(path))
 
 
-def _key(error: ErrorDetails) -> str:
-    """`network.0.pool: ` as an operator would point at it, counting tables from 1; `` at the top."""
-    parts = [f"{part + 1}" if isinstance(part, int) else str(part) for part in error["loc"]]
-    return ".".join(parts) + ": " if parts else ""
-
-
-def _what(error: ErrorDetails) -> str:
-    value: Any = error.get("input")
-    match error["type"]:
-        case "extra_forbidden":
-            return "unknown key"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(error["ctx"]["error"]) if "ctx" in error else error["msg"]
-        case _:
-            return f"{value!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
 _HINTS = {
     "max_block_size": "1468 fits one Ethernet frame; RFC 2348 allows 8 to 65464",
     "subnet": 'write the network itself, like "10.77.0.0/24"',
@@ -318,26 +290,12 @@ _HINTS = {
 }
 
 
-def _hint(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"known keys here are: {', '.join(_known_keys(error['loc'][:-1]))}"
-    names = [str(part) for part in error["loc"] if not isinstance(part, int)]
-    told = str(error["ctx"]["error"]) if error["type"] == "value_error" and "ctx" in error else ""
+def _remedy(error: ErrorDetails) -> str:
+    names = [part for part in error["loc"] if isinstance(part, str)]
+    subject = toml.told(error).partition(":")[0]
     if "options" in names:
-        return custom.remedy(told.partition(":")[0])
-    for name in [*reversed(told.partition(":")[0].split()), *reversed(names)]:
+        return custom.remedy(subject)
+    for name in [*reversed(subject.split()), *reversed(names)]:
         if name in _HINTS:
             return _HINTS[name]
     return "see the configuration section of README.md"
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    table = str(place[0]) if place else ""
-    models: dict[str, type[BaseModel]] = {
-        "": Config,
-        "server": ServerConfig,
-        "network": NetworkConfig,
-        "tftp": TftpConfig,
-        "group": GroupConfig,
-    }
-    return sorted(models[table].model_fields)

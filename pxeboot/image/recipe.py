@@ -1,14 +1,12 @@
 """What goes into an image: a small TOML file as typed, frozen models. Nothing here opens a file."""
 
 import re
-import tomllib
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from pxeboot.errors import PxebootError
+from pxeboot import toml
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -90,32 +88,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
 
 def parse(text: str, name: str) -> Recipe:
     """Read a recipe; `name` is its file's. Raises PxebootError with file, key, value and remedy."""
-    try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise PxebootError(
-            f"{name}: {error}", "mend the TOML at that place; strings stand in quotes"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise PxebootError(f"{name}: {key}: {_what(first)}", _hint(first)) from None
+    return toml.read(text, name, Recipe, lambda error: _HINTS[str(error["loc"][0])])
 
-
-def _what(error: ErrorDetails) -> str:
-    value: Any = error["input"]
-    match error["type"]:
-        case "extra_forbidden":
-            return "unknown key"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(error["ctx"]["error"])
-        case _:
-            return f"{value!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-_TABLES: dict[str, type[BaseModel]] = {"": Recipe, "files": AddedFile, "squashfs": SquashFs}
 
 _HINTS = {
     "name": 'write name = "web", say: it becomes the image\'s tag',
@@ -128,11 +102,3 @@ _HINTS = {
     "modules": "write names of kernel modules, as `modinfo` knows them",
     "squashfs": 'write compression = "zstd" and a level from 1 to 22',
 }
-
-
-def _hint(error: ErrorDetails) -> str:
-    table = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        model = _TABLES[table if len(error["loc"]) > 1 else ""]
-        return f"known keys here are: {', '.join(sorted(model.model_fields))}"
-    return _HINTS[table]

@@ -46,10 +46,10 @@ def test_everything_a_recipe_says_is_read() -> None:
         ('name = "web"\npackges = []', "packges: unknown key", "packages"),
         ("suite = 'bookworm'", "name: is missing", "name ="),
         ('name = "web"\nsuite = 12', "suite: 12: input should be a valid string", "bookworm"),
-        ('name = "web"\npackages = ["apache2,nginx"]', "packages.0: 'apache2,nginx' is not", "apt-cache"),
-        ('name = "web"\npackages = ["-oDebug=1"]', "packages.0: '-oDebug=1' is not", "apt-cache"),
-        ('name = "web"\ndrop = ["usr/share"]', "drop.0: 'usr/share' is not an absolute path", "patterns"),
-        ('name = "web"\ndrop = ["/"]', "drop.0: '/' is not an absolute path inside", "patterns"),
+        ('name = "web"\npackages = ["apache2,nginx"]', "packages.1: 'apache2,nginx' is not", "apt-cache"),
+        ('name = "web"\npackages = ["-oDebug=1"]', "packages.1: '-oDebug=1' is not", "apt-cache"),
+        ('name = "web"\ndrop = ["usr/share"]', "drop.1: 'usr/share' is not an absolute path", "patterns"),
+        ('name = "web"\ndrop = ["/"]', "drop.1: '/' is not an absolute path inside", "patterns"),
         ('name = "web"\nfiles = { "/a/../b" = "c" }', "files./a/../b: '/a/../b' is not", "local file"),
         ('name = "web"\nfiles = { "/a" = { text = "c" } }', "files./a.source: is missing", "local file"),
         (
@@ -63,7 +63,7 @@ def test_everything_a_recipe_says_is_read() -> None:
             "mode = 0o755",
         ),
         ('name = "web"\nkernel = "Linux"', "kernel: 'Linux' is not", "linux-image-amd64"),
-        ('name = "web"\nmodules = ["nfs.ko"]', "modules.0: 'nfs.ko' is not", "modinfo"),
+        ('name = "web"\nmodules = ["nfs.ko"]', "modules.1: 'nfs.ko' is not", "modinfo"),
         ('name = "web"\n[squashfs]\nlevel = 23', "squashfs.level: 23: input should be less", "1 to 22"),
         (
             'name = "web"\n[squashfs]\ncompression = "lzma"',
