@@ -1,12 +1,14 @@
 """Who is asking? What a request's options tell of the machine and of the program that sent it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 from uuid import UUID
 
 from pxeboot.dhcp import options
-from pxeboot.dhcp.options import Option
-from pxeboot.dhcp.packet import Packet, value_of
+from pxeboot.dhcp.options import Option, read
+from pxeboot.dhcp.packet import Packet
+from pxeboot.errors import MalformedPacket
 from pxeboot.mac import Mac
 from pxeboot.pxe.arch import ARCHITECTURES, BIOS, RPIBOOT
 
@@ -97,18 +99,30 @@ class Client:
 def identify(request: Packet) -> Client:
     """Read options 93, 60, 77, 175 and 97; a malformed one counts as missing. Raises MalformedPacket
     where the hardware address is not Ethernet's."""
-    codes = _typed(request, options.CLIENT_ARCHITECTURE, tuple) or ()
-    features = _typed(request, options.ETHERBOOT, dict) or {}
-    return Client(
-        mac=request.mac,
-        uuid=_typed(request, options.CLIENT_MACHINE_IDENTIFIER, UUID),
-        architecture=next((code for code in codes if code in ARCHITECTURES), codes[0] if codes else None),
-        vendor_class=_typed(request, options.VENDOR_CLASS, str) or "",
-        user_class=" ".join(_typed(request, options.USER_CLASS, tuple) or ()),
-        features=frozenset(features),
+    given = request.options
+    uuid = _typed(given, options.CLIENT_MACHINE_IDENTIFIER, UUID) if 97 in given else None
+    return Client(request.mac, uuid, *_program(given.get(93), given.get(60), given.get(77), given.get(175)))
+
+
+@lru_cache(256)  # a thousand machines of one make say the same
+def _program(
+    architectures: bytes | None, vendor_class: bytes | None, user_class: bytes | None, features: bytes | None
+) -> tuple[int | None, str, str, frozenset[int]]:
+    """What options 93, 60, 77 and 175 tell of the program that asks, as `Client` keeps it."""
+    raw = {93: architectures, 60: vendor_class, 77: user_class, 175: features}
+    given = {code: value for code, value in raw.items() if value is not None}
+    codes = _typed(given, options.CLIENT_ARCHITECTURE, tuple) or ()
+    return (
+        next((code for code in codes if code in ARCHITECTURES), codes[0] if codes else None),
+        _typed(given, options.VENDOR_CLASS, str) or "",
+        " ".join(_typed(given, options.USER_CLASS, tuple) or ()),
+        frozenset(_typed(given, options.ETHERBOOT, dict) or {}),
     )
 
 
-def _typed(request: Packet, option: Option, kind: type[T]) -> T | None:
-    value = value_of(request, option)
+def _typed(given: dict[int, bytes], option: Option, kind: type[T]) -> T | None:
+    try:
+        value = read(option, given)
+    except MalformedPacket:
+        return None
     return value if isinstance(value, kind) else None
