@@ -180,9 +180,9 @@ class Lab:
                 f"Made network namespace {self.namespace}: bridge {network.BRIDGE} with {network.ADDRESS}"
                 f" and taps {', '.join(taps)}. Nothing in it reaches another network."
             )
-            await self.start_server()
             if self.scenario.proxy:
-                self._start_foreign_dhcp()
+                await self._start_foreign_dhcp()
+            await self.start_server()
         except BaseException:
             self._end()
             raise
@@ -208,9 +208,16 @@ class Lab:
                 )
             await asyncio.sleep(POLL_SECONDS / 5)
 
-    def _start_foreign_dhcp(self) -> None:
+    async def _start_foreign_dhcp(self) -> None:
+        """Before our own server: dnsmasq binds port 67 on all interfaces before it settles for its own."""
         log = self.scenario.folder / "dnsmasq.log"
-        self._start(foreign_dhcp(), log)
+        log.unlink(missing_ok=True)  # an earlier lab's would look as if it had started
+        child = self._start(foreign_dhcp(), log)
+        deadline = time.monotonic() + SERVER_START_SECONDS
+        while "DHCP, IP range" not in log.read_text():
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise PxebootError(f"dnsmasq did not start:\n{_last_lines(log)}", f"see {log}")
+            await asyncio.sleep(POLL_SECONDS / 5)
         self._say(f"Started dnsmasq at {network.FOREIGN_ADDRESS.ip} to give the addresses; it logs to {log}")
 
     async def power_on(self) -> None:
