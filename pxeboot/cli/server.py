@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import sys
+import time
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -61,3 +63,19 @@ def status(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJso
     )
     for node in told["failures"]:
         console.print(f"  {node['name']} ({node['mac']}) {node['stage']}: {node['failure']}", style="red")
+    for lease in told["quarantined"]:
+        console.print(_quarantine(lease), style="red", soft_wrap=True)
+
+
+def _quarantine(lease: dict[str, Any]) -> str:
+    """One address that cannot be given, and what the operator does about it."""
+    minutes = max(0, round((lease["expires"] - time.time()) / 60))
+    if lease["state"] == "conflict":
+        return (
+            f"{lease['address']} is in use by {lease['mac']} without a lease: not given for {minutes} min; "
+            "take it off that machine, or out of the pool"
+        )
+    return (
+        f"{lease['address']} was declined by {lease['mac']}, for somebody there has it: not given for "
+        f"{minutes} min; find who, or take it out of the pool"
+    )

@@ -58,7 +58,9 @@ async def choose(
             return address
         if await prober.is_free(address, mac):
             return address
-        before = wanted = None
+        # Not that one, then; better than any other is the one it had.
+        before = None if before is None or before.address == address else before
+        wanted = before.address if before is not None else None
 
 
 class Prober:

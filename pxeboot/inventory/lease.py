@@ -35,6 +35,10 @@ class Lease:
         """Whether the address is promised to `mac` at this moment."""
         return self.state in (LeaseState.OFFERED, LeaseState.BOUND) and now < self.expires
 
+    def quarantined(self, now: float) -> bool:
+        """Whether the address is out of use because somebody has it without a lease."""
+        return self.state in (LeaseState.DECLINED, LeaseState.CONFLICT) and now < self.expires
+
     def free_for(self, mac: Mac, now: float) -> bool:
         """Whether the address may be given to this machine."""
         if self.state is LeaseState.DECLINED:

@@ -86,6 +86,8 @@ class CommandRequest(BaseModel, extra="forbid"):
 
 
 class LeaseView(BaseModel):
+    """An address and whose it is; in state `conflict`, `mac` is who answers for it without a lease."""
+
     address: IPv4Address
     mac: Mac
     state: str
@@ -112,6 +114,7 @@ class Status(BaseModel):
     networks: list[NetworkStatus]
     nodes_by_stage: dict[str, int] = Field(description="in the order of a boot; only stages that have nodes")
     failures: list[NodeView] = Field(description="nodes that have failed or are lost")
+    quarantined: list[LeaseView] = Field(description="addresses that somebody has without a lease of ours")
 
 
 async def node_view(node: Node, site: Site, store: Store) -> NodeView:
@@ -195,7 +198,8 @@ def _lease_view(lease: Lease) -> LeaseView:
 async def status_of(site: Site, store: Store) -> Status:
     """Count leases and nodes."""
     now = time.time()
-    active = [lease.address for lease in await store.leases() if lease.active(now)]
+    leases = await store.leases()
+    active = [lease.address for lease in leases if lease.active(now)]
     networks = [
         NetworkStatus(
             subnet=str(network.config.subnet),
@@ -213,4 +217,5 @@ async def status_of(site: Site, store: Store) -> Status:
         networks=networks,
         nodes_by_stage={stage: count for stage, count in counts.items() if count},
         failures=[view for view in views if view.stage in (Stage.FAILED.value, Stage.LOST.value)],
+        quarantined=[_lease_view(lease) for lease in leases if lease.quarantined(now)],
     )
