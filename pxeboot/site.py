@@ -26,11 +26,21 @@ class Site:
     networks: tuple[Network, ...]
     loaders: Loaders = field(default_factory=lambda: choose_loaders({}))
 
-    def network_for(self, interface: str, giaddr: IPv4Address) -> Network | None:
-        """The network a DHCP packet came from: by its relay where there is one, else by the interface."""
-        if giaddr != _NOWHERE:
-            return self.network_of(giaddr)
-        return next((item for item in self.networks if item.config.interface == interface), None)
+    def network_for(
+        self, interface: str, place: IPv4Address | None, ciaddr: IPv4Address = _NOWHERE
+    ) -> Network | None:
+        """The network of a DHCP client: by the `place` that its relay or itself names, else by the interface.
+
+        Who is reached through relays only renews without them, from the address it has: a router's packet on
+        whichever interface.
+        """
+        if place is not None:
+            return self.network_of(place)
+        here = next((item for item in self.networks if item.config.interface == interface), None)
+        if ciaddr == _NOWHERE or (here is not None and ciaddr in here.config.subnet):
+            return here
+        there = self.network_of(ciaddr)
+        return there if there is not None and there.config.interface is None else here
 
     def network_of(self, address: IPv4Address) -> Network | None:
         """The network an address lies in."""
@@ -40,6 +50,10 @@ class Site:
     def leasing(self) -> tuple[Network, ...]:
         """The networks whose machines have their addresses from us."""
         return tuple(item for item in self.networks if item.config.mode == "dhcp")
+
+    def gives(self, address: IPv4Address) -> bool:
+        """Whether an address is in a pool of ours, so that nobody else gives it."""
+        return any(address in item for network in self.leasing for item in network.config.pool)
 
     def base_url(self, address: IPv4Address) -> str:
         """Our node-facing HTTP server at one of our addresses; without the port where it is HTTP's own."""

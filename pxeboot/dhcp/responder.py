@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from pxeboot.dhcp import options
 from pxeboot.dhcp.bootfile import boot_options, pxe_suboptions, with_bootfile
-from pxeboot.dhcp.options import MessageType, Option
-from pxeboot.dhcp.packet import BOOTREPLY, BROADCAST_FLAG, Packet, encode, value_of
+from pxeboot.dhcp.options import MessageType, read
+from pxeboot.dhcp.packet import BOOTREPLY, BROADCAST_FLAG, Packet, value_of
+from pxeboot.dhcp.relay import RELAY_PORT
+from pxeboot.dhcp.terms import Terms
+from pxeboot.errors import MalformedPacket
 from pxeboot.mac import Mac
 from pxeboot.pxe.client import Client
 from pxeboot.pxe.policy import Decision
@@ -17,33 +19,17 @@ SERVER_PORT, CLIENT_PORT = 67, 68
 DEFAULT_MESSAGE_BYTES = 576
 """What every client takes (RFC 2131 §2): the IP datagram, 28 bytes of headers included."""
 IP_UDP_BYTES = 28
+HEADER_BYTES = 241
+"""Of a packet without options: the fields of BOOTP, the magic cookie and END."""
 
+HOST_NAME = options.HOST_NAME.code
+_ECHOED = (
+    options.CLIENT_MACHINE_IDENTIFIER.code,  # RFC 4578 §2.3
+    options.CLIENT_IDENTIFIER.code,  # RFC 6842
+    options.SUBNET_SELECTION.code,  # RFC 3011 §2
+    options.RELAY_AGENT_INFORMATION.code,  # RFC 3046 §2.2 wants it last
+)
 _NOWHERE = IPv4Address(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What one network gives its machines, and who says so."""
-
-    server: IPv4Address
-    subnet: IPv4Network
-    router: IPv4Address | None
-    dns: tuple[IPv4Address, ...]
-    lease_seconds: int
-
-
-class Asks(Enum):
-    """What a REQUEST is (RFC 2131 §4.3.2, table 4)."""
-
-    SELECTING = "selecting"
-    """It takes our offer."""
-    ELSEWHERE = "elsewhere"
-    """It takes another server's offer."""
-    REBOOTING = "init-reboot"
-    """It remembers an address and asks whether that still holds."""
-    RENEWING = "renewing"
-    """It has the address and wants it for longer; renewing and rebinding differ in nothing we do."""
-    UNCLEAR = "unclear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +64,6 @@ class Reply:
     destination: Destination
 
 
-def classify(request: Packet, server: IPv4Address) -> tuple[Asks, IPv4Address]:
-    """What a REQUEST asks, and for which address (0.0.0.0 where UNCLEAR)."""
-    chosen = value_of(request, options.SERVER_IDENTIFIER)
-    wanted = value_of(request, options.REQUESTED_ADDRESS)
-    if chosen is not None:
-        if chosen != server:
-            return Asks.ELSEWHERE, _NOWHERE
-        address = wanted if isinstance(wanted, IPv4Address) else request.ciaddr
-        return (Asks.SELECTING, address) if address != _NOWHERE else (Asks.UNCLEAR, _NOWHERE)
-    if request.ciaddr != _NOWHERE:
-        return Asks.RENEWING, request.ciaddr
-    if isinstance(wanted, IPv4Address):
-        return Asks.REBOOTING, wanted
-    return Asks.UNCLEAR, _NOWHERE
-
-
 def offer(
     request: Packet, client: Client, terms: Terms, address: IPv4Address, decision: Decision, name: str
 ) -> Reply:
@@ -110,19 +80,22 @@ def ack(
 
 def inform_ack(request: Packet, client: Client, terms: Terms, decision: Decision, name: str) -> Reply:
     """Answer to INFORM: everything but an address and its times (RFC 2131 §4.3.5)."""
-    given = _given(client, terms, decision, name)
-    packet = reply_frame(MessageType.ACK, request, terms.server, given)
-    return Reply(with_bootfile(packet, terms.server, decision), destination(request, _NOWHERE))
+    given = _given(request, client, terms, decision, name)
+    packet = reply_frame(MessageType.ACK, request, terms.identifier, given)
+    return Reply(
+        with_bootfile(packet, terms.server, decision), destination(request, _NOWHERE, terms.relay_port)
+    )
 
 
 def nak(request: Packet, terms: Terms, reason: str) -> Reply:
     """Tell a client to forget its address and begin again: always broadcast, through a relay too."""
-    given = _raw({options.MESSAGE: reason})
-    packet = replace(reply_frame(MessageType.NAK, request, terms.server, given), ciaddr=_NOWHERE)
+    given = {options.MESSAGE.code: options.MESSAGE.encode(reason)}
+    packet = replace(reply_frame(MessageType.NAK, request, terms.identifier, given), ciaddr=_NOWHERE)
     if request.giaddr == _NOWHERE:
         return Reply(packet, Broadcast())
     # RFC 2131 §4.3.2: the flag makes the relay broadcast it, for the client's address may be wrong.
-    return Reply(replace(packet, flags=packet.flags | BROADCAST_FLAG), Unicast(request.giaddr, SERVER_PORT))
+    flagged = replace(packet, flags=packet.flags | BROADCAST_FLAG)
+    return Reply(flagged, Unicast(request.giaddr, terms.relay_port))
 
 
 def _grant(
@@ -134,42 +107,42 @@ def _grant(
     decision: Decision,
     name: str,
 ) -> Reply:
-    times = _raw(
-        {
-            options.LEASE_TIME: terms.lease_seconds,
-            options.RENEWAL_TIME: terms.lease_seconds // 2,  # RFC 2131 §4.4.5
-            options.REBINDING_TIME: terms.lease_seconds * 7 // 8,
-        }
+    given = terms.times | _given(request, client, terms, decision, name)
+    packet = reply_frame(kind, request, terms.identifier, given, address)
+    return Reply(
+        with_bootfile(packet, terms.server, decision), destination(request, address, terms.relay_port)
     )
-    packet = reply_frame(kind, request, terms.server, times | _given(client, terms, decision, name))
-    packet = replace(packet, yiaddr=address)
-    return Reply(with_bootfile(packet, terms.server, decision), destination(request, address))
 
 
-def reply_frame(kind: MessageType, request: Packet, server: IPv4Address, given: dict[int, bytes]) -> Packet:
-    """The frame of any reply: fields echoed, options as many as the client can take."""
-    must = _raw({options.MESSAGE_TYPE: kind, options.SERVER_IDENTIFIER: server})
-    echoed = {
-        option.code: request.options[option.code]
-        # RFC 6842; RFC 4578 §2.3; RFC 3046 §2.1 wants option 82 last
-        for option in (
-            options.CLIENT_IDENTIFIER,
-            options.CLIENT_MACHINE_IDENTIFIER,
-            options.RELAY_AGENT_INFORMATION,
-        )
-        if option.code in request.options
+def reply_frame(
+    kind: MessageType,
+    request: Packet,
+    server: IPv4Address,
+    given: Mapping[int, bytes],
+    address: IPv4Address = _NOWHERE,
+) -> Packet:
+    """The frame of any reply: fields echoed, options as many as the client can take.
+
+    `server` is our name to the client; `given` has the options in order, the first kept longest. The option
+    overload of RFC 2132 §9.3 is never used: some ROMs read `file` raw.
+    """
+    asked = request.options
+    must = {
+        options.MESSAGE_TYPE.code: bytes((kind,)),
+        options.SERVER_IDENTIFIER.code: server.packed,
     }
-    last = {82: echoed.pop(82)} if 82 in echoed else {}
-    packet = Packet(
+    echoed = {code: asked[code] for code in _ECHOED if code in asked}
+    return Packet(
         op=BOOTREPLY,
         xid=request.xid,
         chaddr=request.chaddr,
         htype=request.htype,
         flags=request.flags,
         ciaddr=request.ciaddr,
+        yiaddr=address,
         giaddr=request.giaddr,
+        options=_fitted(must, {**given}, echoed, _limit(request)),
     )
-    return _fitted(packet, must | echoed, given, last, _limit(request))
 
 
 def _limit(request: Packet) -> int:
@@ -180,44 +153,60 @@ def _limit(request: Packet) -> int:
 
 
 def _fitted(
-    packet: Packet,
-    must: dict[int, bytes],
-    given: dict[int, bytes],
-    last: dict[int, bytes],
-    limit: int,
-) -> Packet:
-    """Leave out what does not fit, from the end."""
-    kept = dict(given)
-    while True:
-        fitted = replace(packet, options={**must, **kept, **last})
-        if not kept or len(encode(fitted)) <= limit:
-            return fitted
-        kept.popitem()
+    must: dict[int, bytes], given: dict[int, bytes], echoed: dict[int, bytes], limit: int
+) -> dict[int, bytes]:
+    """Leave out what does not fit: what is given, from the end, then what is echoed, from its front."""
+    room = (
+        limit - HEADER_BYTES - sum(_size(value) for item in (must, given, echoed) for value in item.values())
+    )
+    while room < 0 and given:
+        room += _size(given.popitem()[1])
+    while room < 0 and echoed:
+        room += _size(echoed.pop(next(iter(echoed))))
+    return {**must, **given, **echoed}
 
 
-def _given(client: Client, terms: Terms, decision: Decision, name: str) -> dict[int, bytes]:
-    """What the network gives, in the order in which it would be missed."""
-    given = _raw({options.SUBNET_MASK: terms.subnet.netmask})
-    if terms.router is not None:
-        given |= _raw({options.ROUTER: (terms.router,)})
-    given |= boot_options(client, terms.server, decision, pxe_suboptions(client))
-    if terms.dns:
-        given |= _raw({options.DOMAIN_NAME_SERVER: terms.dns})
-    if name:
-        given |= _raw({options.HOST_NAME: name})
-    return given | _raw({options.BROADCAST_ADDRESS: terms.subnet.broadcast_address})
+def _size(value: bytes) -> int:
+    """Bytes on the wire, with code and length of each part (RFC 3396 §5)."""
+    return len(value) + (2 if len(value) <= 255 else 2 * -(-len(value) // 255))
 
 
-def destination(request: Packet, address: IPv4Address) -> Destination:
+def _given(request: Packet, client: Client, terms: Terms, decision: Decision, name: str) -> dict[int, bytes]:
+    """What is given beside address and times: what booting needs, what is asked for in the order of the
+    asking (RFC 2131 §4.3.1), and what the operator has set without being asked for."""
+    given = dict(terms.basic)
+    if decision.bootfile:
+        given |= boot_options(client, terms.server, decision, _suboptions(client, terms))
+    available = terms.available
+    asked = request.options.get(options.PARAMETER_REQUEST_LIST.code)
+    for code in (HOST_NAME, *available) if asked is None else asked:
+        if code in given:
+            continue
+        if code in available:
+            given[code] = available[code]
+        elif code == HOST_NAME and name:
+            given[code] = options.HOST_NAME.encode(name)
+    # ROMs and small devices ask for little, and the operator has a reason.
+    for code, value in terms.options.items():
+        given.setdefault(code, value)
+    return given
+
+
+def _suboptions(client: Client, terms: Terms) -> Mapping[int, bytes]:
+    """Option 43 for firmware: its own sub-options, with those of the operator over them."""
+    own = pxe_suboptions(client)
+    try:
+        return {**own, **(read(options.VENDOR_SPECIFIC, terms.options) or {})}
+    except MalformedPacket:
+        return own  # the operator's bytes are for another kind of client
+
+
+def destination(request: Packet, address: IPv4Address, relay_port: int = RELAY_PORT) -> Destination:
     """RFC 2131 §4.1, in its order."""
     if request.giaddr != _NOWHERE:
-        return Unicast(request.giaddr, SERVER_PORT)
+        return Unicast(request.giaddr, relay_port)
     if request.ciaddr != _NOWHERE:
         return Unicast(request.ciaddr, CLIENT_PORT)
     if request.wants_broadcast or address == _NOWHERE:
         return Broadcast()
     return Direct(request.mac, address)
-
-
-def _raw(values: Mapping[Option, object]) -> dict[int, bytes]:
-    return {option.code: option.encode(value) for option, value in values.items()}

@@ -3,16 +3,23 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from pxeboot.config import GroupConfig
 from pxeboot.dhcp import options, packet, responder
 from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet, value_of
 from pxeboot.dhcp.prober import Prober, choose
 from pxeboot.dhcp.proxy_service import ProxyService
-from pxeboot.dhcp.responder import Asks, Reply, Terms
+from pxeboot.dhcp.relay import Way, way_of
+from pxeboot.dhcp.responder import Reply
+from pxeboot.dhcp.terms import HELD_SECONDS, PXE_LEASE_SECONDS, Terms, TermsBook
+from pxeboot.dhcp.verdict import Asks, Standing, Verdict, classify, judge
 from pxeboot.errors import MalformedPacket
-from pxeboot.inventory.node import Node, default_name, group_of
+from pxeboot.inventory.identity import recognise
+from pxeboot.inventory.lease import LeaseState
+from pxeboot.inventory.node import Node, default_name, group_of, is_known
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.pxe.client import Client, identify
@@ -23,6 +30,27 @@ log = logging.getLogger(__name__)
 
 OFFER_SECONDS = 60
 """How long an offered address is held: EDK2 may take 32 s to make up its mind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One request: who asks, where, and what it is to be given."""
+
+    request: Packet
+    client: Client
+    network: Network
+    node: Node
+    group: GroupConfig | None
+    terms: Terms
+    held: bool
+    """It has an address only until an operator names it."""
+    ignored: bool
+
+    @property
+    def for_us(self) -> bool:
+        """Whether it names no other server than this one."""
+        named = value_of(self.request, options.SERVER_IDENTIFIER)
+        return named is None or named == self.terms.identifier
 
 
 class DhcpService:
@@ -49,6 +77,7 @@ class DhcpService:
         self._progress = progress
         self._probers = probers
         self._send = send
+        self._terms = TermsBook(address)
         self.malformed = 0
         self.proxy = ProxyService(address, self._boot_of, progress, send)
 
@@ -65,36 +94,60 @@ class DhcpService:
             self.malformed += 1
             log.debug("dropped a packet on %s: %s", self._interface, error)
             return
-        network = self._site.network_for(self._interface, request.giaddr)
+        way = way_of(request, source_port)
+        network = self._site.network_for(self._interface, way.place, request.ciaddr)
         if request.op != BOOTREQUEST or network is None:
-            log.debug("%s: ignored: not a request, or from relay %s", client.mac, request.giaddr)
+            log.debug("%s: ignored: not a request, or from %s, which is no network of ours", client.mac, way)
             return
         try:
-            await self._handle(kind, request, client, network)
+            await self._handle(kind, request, client, network, way)
         except OSError as error:
             log.error("%s: no answer to %s: %s", client.mac, kind.name, error)
 
-    async def _handle(self, kind: MessageType, request: Packet, client: Client, network: Network) -> None:
+    async def _handle(
+        self, kind: MessageType, request: Packet, client: Client, network: Network, way: Way
+    ) -> None:
         if network.config.mode == "proxy":
             await self.proxy.overhear(kind, request, client)
             return
+        case = await self._case(request, client, network, way)
+        if case.ignored:
+            log.info("%s: ignored: nobody has named it, and server.unknown is ignore", client.mac)
+            return
         match kind:
             case MessageType.DISCOVER:
-                await self._discover(request, client, network)
+                await self._discover(case)
             case MessageType.REQUEST:
-                await self._request(request, client, network)
+                await self._request(case)
             case MessageType.RELEASE:
-                await self._release(request, client, network)
+                await self._release(case)
             case MessageType.DECLINE:
-                await self._decline(request, client, network)
+                await self._decline(case)
             case MessageType.INFORM:
-                decision, name = await self._decide(client)
-                self._send(responder.inform_ack(request, client, self._terms(network), decision, name))
+                self._inform(case)
             case _:
                 log.debug("%s: ignored: %s is a server's message", client.mac, kind.name)
 
-    async def _discover(self, request: Packet, client: Client, network: Network) -> None:
-        decision, name = await self._decide(client)
+    async def _case(self, request: Packet, client: Client, network: Network, way: Way) -> _Case:
+        """Bring together who asks and what it is to be given."""
+        node = await self._recognise(client)
+        config = self._site.config
+        group = group_of(node, config)
+        unknown = (
+            "boot" if config.server.unknown == "boot" or is_known(node, config) else config.server.unknown
+        )
+        held = unknown == "hold"
+        seconds = network.config.lease_seconds
+        if held:
+            seconds = HELD_SECONDS
+        elif client.wants_boot:
+            seconds = min(seconds, PXE_LEASE_SECONDS)
+        terms = self._terms.find(self._site.networks, network, group, node, seconds, way)
+        return _Case(request, client, network, node, group, terms, held, unknown == "ignore")
+
+    async def _discover(self, case: _Case) -> None:
+        request, client, network = case.request, case.client, case.network
+        decision = self._decide(case.client, case.group, held=case.held)
         if decision.ignored:
             log.warning("%s: %s", client.mac, decision)
             return
@@ -110,85 +163,102 @@ class DhcpService:
         if address is None:
             log.error("%s: no address left in %s; make its pool larger", client.mac, network.config.subnet)
             return
-        self._send(responder.offer(request, client, self._terms(network), address, decision, name))
+        self._send(responder.offer(request, client, case.terms, address, decision, case.node.name))
         log.info("%s: offered %s, %s", client.mac, address, decision)
-        if client.wants_boot:
+        if case.held or client.wants_boot:
             await self._progress.seen(client)
+        if client.wants_boot and not case.held:
             await self._progress.discovered(client)
 
-    async def _request(self, request: Packet, client: Client, network: Network) -> None:
-        terms = self._terms(network)
-        asks, address = responder.classify(request, self._address)
+    async def _request(self, case: _Case) -> None:
+        client, subnet = case.client, case.network.config.subnet
+        asks, address = classify(case.request, case.terms.identifier)
         if asks is Asks.ELSEWHERE:
-            await self._forget_offer(client, network)
+            await self._forget_offer(case)
             return
         if asks is Asks.UNCLEAR:
             log.debug("%s: ignored: a REQUEST that names no address", client.mac)
             return
-        if address not in network.config.subnet:
-            self._send(responder.nak(request, terms, f"{address} is not of this network"))
-            log.info("%s: NAK: %s is not in %s", client.mac, address, network.config.subnet)
+        verdict = judge(asks, await self._standing(case, address))
+        if verdict is Verdict.SILENCE:
+            log.debug("%s: ignored: has %s, of which we know nothing", client.mac, address)
             return
-        if asks is Asks.REBOOTING and not await self._knows(client, network):
-            # RFC 2131 §4.3.2: no record of this client, so another server may have one.
-            log.debug("%s: ignored: asks for %s, which we never gave it", client.mac, address)
+        if verdict is Verdict.NAK or not await self._bind(case, address):
+            reason = "it is not yours now" if address in subnet else f"it is not in {subnet}"
+            self._send(responder.nak(case.request, case.terms, f"{address}: {reason}"))
+            log.info("%s: NAK for %s: %s", client.mac, address, reason)
             return
-        if not await self._bind(client, network, address):
-            self._send(responder.nak(request, terms, f"{address} is not yours"))
-            log.info("%s: NAK: %s is not its address", client.mac, address)
-            return
-        decision, name = await self._decide(client)
-        self._send(responder.ack(request, client, terms, address, decision, name))
+        decision = self._decide(client, case.group, held=case.held)
+        self._send(responder.ack(case.request, client, case.terms, address, decision, case.node.name))
         log.info("%s: has %s, %s", client.mac, address, decision)
-        if client.wants_boot:
+        if client.wants_boot and not case.held:
             await self._progress.addressed(client, address)
 
-    async def _bind(self, client: Client, network: Network, address: IPv4Address) -> bool:
+    async def _standing(self, case: _Case, address: IPv4Address) -> Standing:
+        network, node = case.network.config, case.node
+        lease = await self._store.lease_of(network.subnet, case.client.mac)
+        held_until = (node.known_since or 0) + HELD_SECONDS  # of a lease that was given before it was named
+        return Standing(
+            here=address in network.subnet,
+            known=lease is not None or (node.address is not None and node.address in network.subnet),
+            ours=lease is None and self._site.gives(address),  # the rest is known without it
+            authoritative=network.authoritative,
+            outdated=(
+                self._site.config.server.unknown == "hold"
+                and node.known_since is not None
+                and lease is not None
+                and lease.state is LeaseState.BOUND
+                and lease.expires <= held_until
+            ),
+        )
+
+    async def _bind(self, case: _Case, address: IPv4Address) -> bool:
         """Put the lease on disk; False where the machine has or must have another address."""
-        subnet, now = network.config.subnet, time.time()
-        if await self._store.offer(subnet, client.mac, address, now, OFFER_SECONDS) != address:
+        subnet, mac, now = case.network.config.subnet, case.client.mac, time.time()
+        if await self._store.offer(subnet, mac, address, now, OFFER_SECONDS) != address:
             return False
-        return await self._store.bind(subnet, client.mac, address, now, network.config.lease_seconds)
+        return await self._store.bind(subnet, mac, address, now, case.terms.lease_seconds)
 
-    async def _knows(self, client: Client, network: Network) -> bool:
-        return await self._store.lease_of(network.config.subnet, client.mac) is not None
+    async def _forget_offer(self, case: _Case) -> None:
+        """It takes another server's offer. A lease that it has from us runs out by itself."""
+        subnet, mac = case.network.config.subnet, case.client.mac
+        lease = await self._store.lease_of(subnet, mac)
+        if lease is not None and lease.state is LeaseState.OFFERED:
+            await self._store.release(subnet, mac, lease.address, time.time())
+            log.debug("%s: takes another server's offer", mac)
 
-    async def _forget_offer(self, client: Client, network: Network) -> None:
-        lease = await self._store.lease_of(network.config.subnet, client.mac)
-        if lease is not None:
-            await self._store.release(network.config.subnet, client.mac, lease.address, time.time())
-            log.debug("%s: takes another server's offer", client.mac)
+    async def _release(self, case: _Case) -> None:
+        mac, address = case.client.mac, case.request.ciaddr
+        if case.for_us and await self._store.release(case.network.config.subnet, mac, address, time.time()):
+            log.info("%s: released %s", mac, address)
 
-    async def _release(self, request: Packet, client: Client, network: Network) -> None:
-        if await self._store.release(network.config.subnet, client.mac, request.ciaddr, time.time()):
-            log.info("%s: released %s", client.mac, request.ciaddr)
-
-    async def _decline(self, request: Packet, client: Client, network: Network) -> None:
-        address = value_of(request, options.REQUESTED_ADDRESS)
-        if isinstance(address, IPv4Address) and await self._store.decline(
-            network.config.subnet, client.mac, address, time.time()
+    async def _decline(self, case: _Case) -> None:
+        mac, address = case.client.mac, value_of(case.request, options.REQUESTED_ADDRESS)
+        if (
+            isinstance(address, IPv4Address)
+            and case.for_us
+            and await self._store.decline(case.network.config.subnet, mac, address, time.time())
         ):
-            log.warning(
-                "%s: declined %s: something else there has that address; find it", client.mac, address
-            )
+            log.warning("%s: declined %s: something else there has that address; find it", mac, address)
+
+    def _inform(self, case: _Case) -> None:
+        request, client = case.request, case.client
+        if request.ciaddr not in case.network.config.subnet:
+            log.debug("%s: ignored: informs itself at %s, not of this network", client.mac, request.ciaddr)
+            return
+        decision = self._decide(client, case.group, held=case.held)
+        self._send(responder.inform_ack(request, client, case.terms, decision, case.node.name))
 
     async def _boot_of(self, client: Client) -> Decision:
-        decision, _ = await self._decide(client)
-        return decision
+        node = await self._recognise(client)
+        return self._decide(client, group_of(node, self._site.config), held=False)
 
-    async def _decide(self, client: Client) -> tuple[Decision, str]:
-        """What the client boots, and what it is called."""
-        node = await self._store.node(client.mac) or Node(client.mac, default_name(client.mac), client.uuid)
-        group = group_of(node, self._site.config)
-        decision = decide(client, group, self._site.base_url(self._address), self._site.loaders)
-        return decision, node.name
+    async def _recognise(self, client: Client) -> Node:
+        networks = [network.config.subnet for network in self._site.leasing] if client.uuid else []
+        node = await recognise(self._store, client.mac, client.uuid, networks)
+        return node or Node(client.mac, default_name(client.mac), client.uuid)
 
-    def _terms(self, network: Network) -> Terms:
-        config = network.config
-        return Terms(
-            server=self._address,
-            subnet=config.subnet,
-            router=config.router or network.address,
-            dns=config.dns if config.dns is not None else (self._address,),
-            lease_seconds=config.lease_seconds,
-        )
+    def _decide(self, client: Client, group: GroupConfig | None, *, held: bool) -> Decision:
+        if held:
+            return Decision("", "held until an operator names it")
+        return decide(client, group, self._site.base_url(self._address), self._site.loaders)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pxeboot.dhcp import options, packet, responder
 from pxeboot.dhcp.options import MessageType, read
 from pxeboot.dhcp.packet import Packet
-from pxeboot.dhcp.responder import Asks, Broadcast, Direct, Terms, Unicast, classify
+from pxeboot.dhcp.responder import Broadcast, Direct, Unicast
+from pxeboot.dhcp.terms import Terms
+from pxeboot.dhcp.verdict import Asks, classify
 from pxeboot.pxe.client import identify
 from pxeboot.pxe.policy import Decision
 
