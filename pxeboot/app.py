@@ -138,11 +138,7 @@ class Server:
         for group in config.group:
             self._library.resolve(group.image)
         loaders = _read_loaders(site)
-        if (config.server, config.tftp, _interfaces(site)) != (
-            self._site.config.server,
-            self._site.config.tftp,
-            _interfaces(self._site),
-        ):
+        if _bound(site) != _bound(self._site):
             raise PxebootError(
                 "[server], [tftp] and interfaces are read at start only", "restart pxeboot to change them"
             )
@@ -222,8 +218,10 @@ def _subnets(site: Site) -> list[Subnet]:
     ]
 
 
-def _interfaces(site: Site) -> set[tuple[str | None, IPv4Address | None]]:
-    return {(network.config.interface, network.address) for network in site.networks}
+def _bound(site: Site) -> tuple[object, ...]:
+    """What cannot change while the server runs."""
+    interfaces = {(network.config.interface, network.address) for network in site.networks}
+    return site.config.server.model_copy(update={"unknown": "boot"}), site.config.tftp, interfaces
 
 
 def _read_loaders(site: Site) -> dict[str, LoaderFile]:
