@@ -1,4 +1,4 @@
-"""One TFTP read as a pure state machine: the client's packets and the time in, our packets out.
+"""One TFTP read as a pure state machine: the client's packets and the time in, the blocks to send out.
 
 RFC 1350, 1123 §4.2.3 (Sorcerer's Apprentice, back-off), 2347 to 2349 (options), 7440 (windows).
 """
@@ -9,21 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pxeboot.errors import PxebootError
-from pxeboot.tftp.packet import (
-    Ack,
-    Data,
-    Error,
-    ErrorCode,
-    OptionAck,
-    ReadRequest,
-    WriteRequest,
-    decode,
-    encode,
-)
+from pxeboot.tftp.packet import Ack, Error, ErrorCode, ReadRequest, WriteRequest, decode
 
+FIRST_WAIT_S = 0.5
+"""Until the client's round trips are known. A packet too early costs less than a machine that waits."""
+MIN_WAIT_S = 0.02
+"""The shortest wait before a retransmission: what a busy client or switch may take for once."""
+ROUND_TRIPS = 3
+"""How many of the client's longest recent round trips are waited for."""
 MAX_WAIT_S = 8.0
-"""The back-off's end. A client may ask for time-outs up to 255 s, but a packet too early costs less than a
-transfer that holds its place for an hour after its client has gone."""
+"""The back-off's end. A client may ask for time-outs up to 255 s, but see above."""
+SILENCE_S = 60.0
+"""A client that has not moved on for so long is given up: spanning tree may hold a port for 50 s."""
+LAST_SILENCE_S = 10.0
+"""The same, when it lacks no more than the last window: most have it, and only their last ACK was lost."""
+REPEAT_S = 1.0
+"""How late a copy of a request may come after the client's first ACK."""
 
 MAX_NETASCII = 64 * 1024
 """Largest file translated, bytes. Each netascii transfer holds its own copy, and only texts are meant by it:
@@ -39,6 +40,7 @@ class TftpLimits:
     max_window_size: int = 64
     """Blocks."""
     max_transfers: int = 4096
+    """Under way at once; as many more wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,114 +125,131 @@ def plain_name(name: str) -> str:
     return name.replace("\\", "/").lstrip("/")
 
 
-def translate(content: bytes | memoryview, mode: str) -> bytes | memoryview:
-    """The bytes that go over the wire: `content` itself in octet mode, with CR LF line ends in netascii.
-
-    Raises PxebootError when it is too large to be a text. Source: RFC 1350 §2; RFC 764 (CR alone is CR NUL).
-    """
-    if mode != "netascii":
-        return content
-    if len(content) > MAX_NETASCII:
+def check_netascii(size: int) -> None:
+    """Raises PxebootError when content of that many bytes is too large to be a text."""
+    if size > MAX_NETASCII:
         raise PxebootError(f"netascii is for texts up to {MAX_NETASCII} bytes", "Ask for it in octet mode.")
-    return bytes(content).replace(b"\r", b"\r\0").replace(b"\n", b"\r\n")
+
+
+def to_netascii(text: bytes) -> bytes:
+    """The same with CR LF line ends. Source: RFC 1350 §2; RFC 764 (CR alone is CR NUL)."""
+    return text.replace(b"\r", b"\r\0").replace(b"\n", b"\r\n")
+
+
+NOTHING = range(0)
+"""No block to send."""
 
 
 class Transfer:
-    """Sends `content` to one client.
+    """Sends a file of `size` bytes to one client.
 
-    `start` once, `receive` for each of its datagrams, `tick` when `deadline` has come; each returns the
-    packets to send now. All times are seconds of one clock, which never goes back. It has ended when `result`
-    is not None.
+    `start` once, `receive` (or, for an ACK already read, `acknowledge`) for each of its datagrams, `tick`
+    when `deadline` has come; each returns the blocks to send now. All times are seconds of one clock, which
+    never goes back. It has ended when `result` is not None.
 
     Blocks are counted from 1 without wrapping; the OACK, when there is one, takes the place of block 0, which
-    is how clients acknowledge it.
+    is how clients acknowledge it. What a block holds is not known here.
     """
 
-    def __init__(
-        self,
-        content: bytes | memoryview,
-        granted: Granted = NO_OPTIONS,
-        retransmit_s: float = 1.0,
-        max_retransmits: int = 10,
-    ) -> None:
-        """`retransmit_s` holds where the client asked for no `timeout`; it doubles with each retransmission
-        in a row, up to MAX_WAIT_S. After `max_retransmits` in a row the client is given up: 71 s of silence
-        with the values given here.
-        """
-        self._content = memoryview(content)
-        self._granted = granted
-        self._retransmit_s = granted.timeout_s or retransmit_s
-        self._max_retransmits = max_retransmits
-        self._last = len(self._content) // granted.block_size + 1  # shorter than the others, maybe empty
-        self._acked = -1 if granted.options else 0
-        self._sent = self._acked
-        self._heard_at: float | None = None
-        self._timeouts = 0  # in a row
-        self.deadline = math.inf
-        """When `tick` is due."""
-        self.done = False
-        """Ended without a failure."""
-        self.failure: str | None = None
-        """Why it ended otherwise, in a few words."""
-        self.probe = False
-        """The client wanted no more than the OACK."""
-        self.bytes = 0
-        """How much of the content the client has."""
+    __slots__ = ("_acked", "_heard_at", "_last", "_round_trip", "_sent", "_sent_at", "_silent_since",
+                 "_timeouts", "_window", "granted", "result", "retransmissions", "size")  # fmt: skip
+
+    def __init__(self, size: int, granted: Granted = NO_OPTIONS) -> None:
+        self.size = size
+        """Of the content, bytes."""
+        self.granted = granted
+        self.result: str | None = None
+        """`done`, `size probe`, the failure in a few words, or None while it goes on."""
         self.retransmissions = 0
         """Packets sent more than once."""
+        self._window = granted.window_size
+        self._last = size // granted.block_size + 1  # shorter than the others, maybe empty
+        self._acked = -1 if granted.options else 0
+        self._sent = self._acked
+        self._sent_at = self._silent_since = 0.0
+        self._heard_at: float | None = None
+        self._round_trip = 0.0  # seconds; the longest of late
+        self._timeouts = 0  # in a row
 
     @property
-    def result(self) -> str | None:
-        """`done`, `size probe`, the failure, or None while it goes on."""
-        if self.done:
-            return "size probe" if self.probe else "done"
-        return self.failure
+    def done(self) -> bool:
+        """Ended without a failure."""
+        return self.result in ("done", "size probe")
 
-    def start(self, now: float) -> list[bytes]:
-        """The first packets: the OACK when options are granted, else the first block."""
+    @property
+    def acknowledged(self) -> int:
+        """How much of the content the client has, bytes."""
+        return min(max(self._acked, 0) * self.granted.block_size, self.size)
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due."""
+        if self.result is not None:
+            return math.inf
+        # A client that says how long to wait is taken at its word (RFC 2349).
+        wait = float(self.granted.timeout_s or max(ROUND_TRIPS * self._round_trip, MIN_WAIT_S))
+        if self._heard_at is None and self.granted.timeout_s is None:
+            wait = FIRST_WAIT_S
+        return self._sent_at + min(math.ldexp(wait, self._timeouts), MAX_WAIT_S)  # doubled each time
+
+    def start(self, now: float) -> range:
+        """The first packets: the OACK when options are granted, else the first window."""
+        self._silent_since = now
         return self._send_window(now)
 
-    def receive(self, data: bytes, now: float) -> list[bytes]:
+    def receive(self, data: bytes, now: float) -> range:
         """Take one datagram from the client. Raises MalformedPacket; the transfer goes on."""
         packet = decode(data)
-        if self.result is not None:
-            return []
-        if isinstance(packet, Error):
+        if isinstance(packet, Ack):
+            return self.acknowledge(packet.block, now)
+        if isinstance(packet, Error) and self.result is None:
             self._stop(packet)
-        if not isinstance(packet, Ack):
-            return []
-        self._heard_at = now
-        ahead = (packet.block - self._acked) & 0xFFFF  # blocks the client gained, wrap-safe
-        if not 0 < ahead <= self._sent - self._acked:
-            return []  # a repeated ACK is not answered: RFC 1123 §4.2.3.1
-        self._acked += ahead
-        self._timeouts = 0
-        self.bytes = min(self._acked * self._granted.block_size, len(self._content))
-        if self._acked == self._last:
-            self._finish()
-            return []
-        return self._send_window(now)  # from the first block missing: RFC 7440 §4
+        return NOTHING
 
-    def tick(self, now: float) -> list[bytes]:
-        """Send again what is not acknowledged, if it is time; give up after too many times."""
+    def acknowledge(self, block: int, now: float) -> range:
+        """Take an ACK of `block`, as it stands on the wire. In lock step this runs for every block."""
+        acked = self._acked
+        ahead = (block - acked) & 0xFFFF  # blocks the client gained, wrap-safe
+        if not 0 < ahead <= self._sent - acked or self.result is not None:
+            return NOTHING  # a repeated ACK is not answered: RFC 1123 §4.2.3.1
+        round_trip = now - self._sent_at
+        if self._timeouts:
+            self._timeouts = 0  # and which of the copies was acknowledged, nobody knows (Karn)
+        elif round_trip > self._round_trip:
+            self._round_trip = round_trip
+        else:
+            self._round_trip -= (self._round_trip - round_trip) / 16
+        self._acked = acked = acked + ahead
+        self._heard_at = self._silent_since = self._sent_at = now
+        if acked == self._last:
+            self.result = "done"
+            return NOTHING
+        last = min(acked + self._window, self._last)
+        if self._sent > acked:  # from the first block missing: RFC 7440 §4
+            self.retransmissions += self._sent - acked
+        self._sent = last
+        return range(acked + 1, last + 1)
+
+    def tick(self, now: float) -> range:
+        """Send again what is not acknowledged, if it is time; give up after too long."""
         if now < self.deadline:
-            return []
-        self._timeouts += 1
-        if self._timeouts <= self._max_retransmits:
-            return self._send_window(now)
+            return NOTHING
         # The client's last ACK may be lost and its port closed, so nothing will ever come: it has the file.
         # One that never said a word has not: that is what a firewall in between looks like.
-        if self._sent == self._last and self._heard_at is not None:
-            self.bytes = len(self._content)
-            self._finish()
+        at_the_end = self._sent == self._last and self._heard_at is not None
+        if now - self._silent_since < (LAST_SILENCE_S if at_the_end else SILENCE_S):
+            self._timeouts += 1
+            return self._send_window(now)
+        if at_the_end:
+            self._acked, self.result = self._last, "done"
         else:
             self.abandon(f"no ACK for block {self._sent}" if self._sent else "no ACK for the options")
-        return []
+        return NOTHING
 
     def abandon(self, reason: str) -> None:
         """End it with `reason` as its failure, unless it has ended."""
         if self.result is None:
-            self.failure, self.deadline = reason, math.inf
+            self.result = reason
 
     def takes_repeat(self, now: float) -> bool:
         """Whether the same request, arriving once more, can belong to this transfer.
@@ -240,32 +259,20 @@ class Transfer:
         """
         if self.result is not None:
             return False
-        return self._heard_at is None or now - self._heard_at < self._retransmit_s
+        return self._heard_at is None or now - self._heard_at < REPEAT_S
 
-    def _send_window(self, now: float) -> list[bytes]:
+    def _send_window(self, now: float) -> range:
         first = self._acked + 1
-        last = min(self._acked + self._granted.window_size, self._last) if first else 0  # OACK goes alone
-        self.retransmissions += max(self._sent - first + 1, 0)
-        self._sent = last
-        self.deadline = now + min(self._retransmit_s * 2**self._timeouts, MAX_WAIT_S)
-        return [self._packet(block) for block in range(first, last + 1)]
-
-    def _packet(self, block: int) -> bytes:
-        if block == 0:
-            return encode(OptionAck({name: str(value) for name, value in self._granted.options.items()}))
-        size = self._granted.block_size
-        payload = self._content[(block - 1) * size : block * size]
-        return encode(Data(block & 0xFFFF, payload))  # wraps to 0, as clients expect of large files
+        self.retransmissions += max(self._sent - self._acked, 0)
+        self._sent = min(self._acked + self._window, self._last) if first else 0  # the OACK goes alone
+        self._sent_at = now
+        return range(first, self._sent + 1)
 
     def _stop(self, error: Error) -> None:
         """The client has sent ERROR. Firmware asks for the size by breaking off after the OACK: EDK2 with
         code 8, BIOS ROMs with code 0; then it asks for the file.
         """
         if self._acked < 0 and error.code in (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_NEGOTIATION):
-            self.probe = True
-            self._finish()
+            self.result = "size probe"
         else:
             self.abandon(f"client sent error {error.code} {error.message[:100]!r}")
-
-    def _finish(self) -> None:
-        self.done, self.deadline = True, math.inf

@@ -1,0 +1,251 @@
+"""All transfers that leave by one socket, told apart by the clients' addresses and ports.
+
+Many ACKs are read, and many blocks sent, with one system call each; what one ACK costs in Python is what
+limits lock step, so that its path here is short.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from pxeboot.errors import MalformedPacket
+from pxeboot.tasks import Tasks
+from pxeboot.tftp.content import Content, Piece, Pieces
+from pxeboot.tftp.datagrams import BATCH, Inbox, Outbox, Packets, address_of
+from pxeboot.tftp.packet import Error, ErrorCode, Opcode, OptionAck, Packet, ReadRequest, decode, encode
+from pxeboot.tftp.transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.01
+"""How often deadlines are looked at: no work for each packet, little for each transfer."""
+LINGER_SECONDS = 3.0
+"""How long copies of a transfer's last ACK, late on their way, are known for what they are."""
+
+_BATCHES = 16  # read before the loop gets its turn
+_MOST_LINGERING = 65536
+_ACK = int(Opcode.ACK)
+_REQUESTS = (int(Opcode.RRQ), int(Opcode.WRQ))
+
+
+class Delivery:
+    """One transfer and what it sends."""
+
+    __slots__ = ("begun", "block_size", "content", "has_windows", "loading", "name", "oack", "peer", "piece",
+                 "request", "transfer")  # fmt: skip
+
+    def __init__(
+        self, request: ReadRequest, name: str, peer: int, content: Content, transfer: Transfer
+    ) -> None:
+        self.request = request
+        self.name = name
+        self.peer = peer
+        self.content = content
+        self.transfer = transfer
+        self.block_size = transfer.granted.block_size
+        self.has_windows = transfer.granted.window_size > 1
+        self.begun = 0.0
+        self.oack = _alone(OptionAck({key: str(value) for key, value in transfer.granted.options.items()}))
+        self.piece: Piece | None = None
+        """Where it is; all that it holds of the content."""
+        self.loading = False
+        """A piece is being read from the disk."""
+
+
+class Deliveries:
+    """Sends until each transfer has ended, and then calls `ended` once."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        ended: Callable[[Delivery], None],
+        requested: Callable[[bytes, tuple[str, int]], None] | None,
+    ) -> None:
+        """`requested` takes requests that arrive at this socket, where it is not for transfers alone."""
+        self.dropped = 0
+        """Datagrams that were no TFTP."""
+        self._socket = sock
+        self._ended = ended
+        self._requested = requested
+        self._inbox, self._outbox = Inbox(sock), Outbox(sock)
+        self._under_way: dict[int, Delivery] = {}
+        self._lingering: dict[int, float] = {}  # peers of ended transfers, and when they ended
+        self._leaving: deque[int] = deque()  # the same, oldest first
+        self._pieces = Pieces()
+        self._tasks = Tasks()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(sock, self._readable)
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def find(self, peer: int) -> Delivery | None:
+        """The transfer under way to that peer."""
+        return self._under_way.get(peer)
+
+    def begin(self, delivery: Delivery) -> None:
+        """Send its first packets."""
+        delivery.begun = now = self._loop.time()
+        self._under_way[delivery.peer] = delivery
+        self._put(delivery, delivery.transfer.start(now))
+        self._flush()
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def stop(self, delivery: Delivery, reason: str) -> None:
+        """End a transfer as failed."""
+        delivery.transfer.abandon(reason)
+        self._end(delivery)
+
+    async def close(self) -> None:
+        """End all transfers. The socket stays open."""
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        if self._timer is not None:
+            self._timer.cancel()
+        for delivery in list(self._under_way.values()):
+            self.stop(delivery, "the server stopped it")
+        await self._tasks.close()
+
+    def _readable(self) -> None:
+        for _ in range(_BATCHES):
+            received = self._inbox.receive()
+            now = self._loop.time()
+            for index, (peer, word) in enumerate(received):
+                delivery = self._under_way.get(peer)
+                if delivery is None or word >> 16 != _ACK:
+                    self._take_other(peer, word >> 16, self._inbox.datagram(index), now)
+                    continue
+                self._put(delivery, delivery.transfer.acknowledge(word & 0xFFFF, now))
+            if not self._flush() or len(received) < BATCH:
+                return
+
+    def _take_other(self, peer: int, opcode: int, data: bytes, now: float) -> None:
+        """A datagram that is no ACK, or whose sender has no transfer."""
+        delivery = self._under_way.get(peer)
+        try:
+            if self._requested is not None and opcode in _REQUESTS:
+                self._requested(data, address_of(peer))
+            elif delivery is not None:
+                self._put(delivery, delivery.transfer.receive(data, now))
+            elif peer not in self._lingering and not isinstance(decode(data), Error):  # never answered
+                log.debug("%s: sent to the port of transfers without having one", address_of(peer)[0])
+                self._put_alone(peer, Error(ErrorCode.UNKNOWN_TRANSFER_ID, "Unknown transfer ID"))
+        except MalformedPacket as error:
+            self.dropped += 1
+            log.debug("%s: dropped a packet: %s", address_of(peer)[0], error)
+
+    def _put(self, delivery: Delivery, blocks: range) -> None:
+        """Have these blocks sent with the next flush; none may mean that the transfer has ended."""
+        first, stop = blocks.start, blocks.stop
+        if first == stop:
+            if delivery.transfer.result is not None:
+                self._end(delivery)
+            return
+        if first == 0:
+            self._outbox.put(delivery.peer, delivery.oack, 0, delivery.oack.length)
+            return
+        piece = delivery.piece
+        while first < stop:
+            if piece is None or not piece.first <= first < piece.stop:
+                piece = self._find(delivery, blocks, first)
+                if piece is None:
+                    return
+            end = stop if stop < piece.stop else piece.stop
+            offset = (first - piece.first) * piece.stride
+            length = (end - first) * piece.stride
+            left = piece.length - offset
+            self._outbox.put(
+                delivery.peer, piece, offset, length if length < left else left, delivery.has_windows
+            )
+            first = end
+
+    def _put_alone(self, peer: int, packet: Packet) -> None:
+        alone = _alone(packet)
+        self._outbox.put(peer, alone, 0, alone.length)
+
+    def _find(self, delivery: Delivery, blocks: range, first: int) -> Piece | None:
+        """The piece that `first` is in; or None, and the blocks from there on are sent when it is read."""
+        try:
+            piece = self._pieces.find(delivery.content, delivery.block_size, first)
+        except OSError as error:
+            self._cannot_read(delivery, error)
+            return None
+        if piece is not None:
+            delivery.piece = piece
+        elif not delivery.loading:
+            delivery.loading = True
+            left = range(first, blocks.stop)
+            self._tasks.spawn(self._load(delivery, left), f"TFTP reads {delivery.name}")
+        return piece
+
+    async def _load(self, delivery: Delivery, blocks: range) -> None:
+        """Read in a thread: a disk that must turn first delays nobody else."""
+        try:
+            piece = await asyncio.to_thread(
+                self._pieces.read, delivery.content, delivery.block_size, blocks.start
+            )
+        except OSError as error:
+            self._cannot_read(delivery, error)
+        else:
+            self._pieces.keep(delivery.content, delivery.block_size, piece)
+            delivery.piece = piece
+        finally:
+            delivery.loading = False
+            if delivery.transfer.result is not None:
+                delivery.content.close()
+        if delivery.transfer.result is None:
+            self._put(delivery, blocks)
+        self._flush()
+
+    def _cannot_read(self, delivery: Delivery, error: OSError) -> None:
+        reason = f"Server cannot read it: {error.strerror or error}"
+        if delivery.transfer.result is None:
+            self._put_alone(delivery.peer, Error(ErrorCode.NOT_DEFINED, reason))
+            self.stop(delivery, reason)
+
+    def _end(self, delivery: Delivery) -> None:
+        if self._under_way.pop(delivery.peer, None) is None:
+            return
+        self._lingering[delivery.peer] = self._loop.time()
+        self._leaving.append(delivery.peer)
+        delivery.piece = None
+        if not delivery.loading:
+            delivery.content.close()
+        self._ended(delivery)
+
+    def _flush(self) -> bool:
+        """Send. When the socket takes no more, no ACK is read until it does: nothing piles up here."""
+        if self._outbox.flush():
+            return True
+        self._loop.remove_reader(self._socket)
+        self._loop.add_writer(self._socket, self._writable)
+        return False
+
+    def _writable(self) -> None:
+        if self._outbox.flush():
+            self._loop.remove_writer(self._socket)
+            self._loop.add_reader(self._socket, self._readable)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if not self._outbox.full:
+            for delivery in [item for item in self._under_way.values() if item.transfer.deadline <= now]:
+                self._put(delivery, delivery.transfer.tick(now))
+            self._flush()
+        while self._leaving and self._forgets(self._leaving[0], now):
+            self._lingering.pop(self._leaving.popleft(), None)
+        busy = self._under_way or self._leaving
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if busy else None
+
+    def _forgets(self, peer: int, now: float) -> bool:
+        ended = self._lingering.get(peer, 0.0)
+        return now - ended > LINGER_SECONDS or len(self._leaving) > _MOST_LINGERING
+
+
+def _alone(packet: Packet) -> Packets:
+    data = encode(packet)
+    return Packets(data, len(data))
