@@ -1,5 +1,6 @@
 """A ProxyDHCP server's answers: overheard at port 67, asked at port 4011."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
@@ -65,8 +66,8 @@ class ProxyService:
         if not decision.bootfile:
             return
         self._send(proxy.offer(request, client, self._address, decision))
-        await self._progress.seen(client)
-        await self._progress.discovered(client)
+        # Both at once, for its REQUEST to the other server may be here before the first is on disk.
+        await asyncio.gather(self._progress.seen(client), self._progress.discovered(client))
 
     async def _note_address(self, request: Packet, client: Client) -> None:
         address = proxy.address_taken(request)
