@@ -1,0 +1,1 @@
+"""Measurements against the peers, on this machine, side by side."""
