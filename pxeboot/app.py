@@ -17,6 +17,9 @@ from pxeboot.config import Config, load
 from pxeboot.dhcp.prober import Prober
 from pxeboot.dhcp.proxy_server import BootServer
 from pxeboot.dhcp.server import DhcpServer
+from pxeboot.dns.forward import Forwarder
+from pxeboot.dns.nodes import NodeNames
+from pxeboot.dns.server import DnsServer
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
 from pxeboot.image.library import Library
@@ -117,6 +120,7 @@ class Server:
         await self._store.use_subnets(_subnets(self._site))
         self.tasks.keep(self._expire, "stage limits")
         await self._start_http()
+        await self._start_dns()
         for _, address in self._listening():
             await self._start_tftp(address)
         probers = {name: Prober(name, self._site, self._store) for name, _ in self._listening()}
@@ -186,6 +190,20 @@ class Server:
         await runner.setup()
         return runner
 
+    async def _start_dns(self) -> None:
+        config = self._site.config.dns
+        if config is None:
+            return
+        names = NodeNames(config.domain, self._site, self._store, self._bus)
+        await names.refresh()
+        self.tasks.keep(names.follow, "names")
+        forwarder = Forwarder([str(server) for server in config.forward])
+        self._ending.push_async_callback(forwarder.close)
+        for _, address in self._listening():
+            dns = DnsServer(address, partial(names.zone, address), names.allowed, forwarder)
+            self._ending.push_async_callback(dns.close)
+            await dns.start()
+
     async def _start_tftp(self, address: IPv4Address) -> None:
         config = self._site.config.tftp
         tftp = TftpServer(
@@ -244,7 +262,7 @@ def _tftp_root(config: Config) -> Folder | None:
     try:
         return None if root is None else Folder(root)
     except OSError as error:
-        raise PxebootError(f"tftp.root: {root}: {error.strerror}", "name a folder that can be read") from error
+        raise PxebootError(f"tftp.root: {root}: {error.strerror}", "it must be a readable folder") from error
 
 
 def _secret(path: Path) -> bytes:

@@ -187,6 +187,15 @@ class TftpConfig(BaseModel, frozen=True, extra="forbid"):
     """Send from port 69 as well, for firewalls and address translators that know nothing of TFTP."""
 
 
+class DnsConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[dns]` table; without it there is no DNS server."""
+
+    domain: str = Field(pattern=rf"^{_NAME.pattern}(\.{_NAME.pattern})*$", max_length=200)
+    """Names of nodes are answered below it, and the reverse names of our networks."""
+    forward: tuple[IPv4Address, ...] = ()
+    """Servers that are asked everything else; none: it is refused."""
+
+
 class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     """One `[[group]]`: machines that boot the same image in the same way."""
 
@@ -207,6 +216,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     server: ServerConfig = ServerConfig()
     network: tuple[NetworkConfig, ...] = Field(min_length=1)
     tftp: TftpConfig = TftpConfig()
+    dns: DnsConfig | None = None
     group: tuple[GroupConfig, ...] = ()
     loaders: dict[str, Path] = {}
     """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
@@ -283,6 +293,7 @@ _HINTS = {
     "max_block_size": "1468 fits one Ethernet frame; RFC 2348 allows 8 to 65464",
     "subnet": 'write the network itself, like "10.77.0.0/24"',
     "pool": 'write ranges inside the subnet that do not overlap, like ["10.77.0.100-10.77.0.199"]',
+    "domain": 'write a domain in lower case, like "boot.example"',
     "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
     "admin": 'write an address and a port, like "127.0.0.1:8080"',
     "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',

@@ -12,6 +12,7 @@ from pathlib import Path
 from pxeboot.config import Config, NetworkConfig
 from pxeboot.dhcp.proxy_server import open_boot_server
 from pxeboot.dhcp.server import open_udp
+from pxeboot.dns.server import DNS_PORT
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
 from pxeboot.links import addresses
@@ -167,6 +168,9 @@ def _ports(config: Config, networks: list[Network]) -> Iterator[Finding]:
             lambda: _close(open_boot_server(interface, address)),  # noqa: B023
         )
         yield _port(f"TFTP, UDP {TFTP_PORT}", socket.SOCK_DGRAM, address, TFTP_PORT)
+        if config.dns is not None:
+            yield _port(f"DNS, UDP {DNS_PORT}", socket.SOCK_DGRAM, address, DNS_PORT)
+            yield _port(f"DNS, TCP {DNS_PORT}", socket.SOCK_STREAM, address, DNS_PORT)
         yield _port(
             f"HTTP, TCP {config.server.http_port}", socket.SOCK_STREAM, address, config.server.http_port
         )

@@ -13,10 +13,11 @@ FLOORS: list[tuple[str, ...]] = [
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",
      "dhcp.verdict", "dhcp.responder", "dhcp.conflict", "dhcp.proxy", "tftp.transfer", "inventory.pool",
-     "web.token", "site"),
+     "web.token", "site", "dns.zone", "dns.message"),
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.server",
-     "tftp", "ndp.server", "links", "preflight", "orders", "web", "image", "lab"),
+     "tftp", "ndp.server", "links", "preflight", "orders", "dns", "web", "image",
+     "lab"),
     ("app",),
     ("cli",),
 ]  # fmt: skip

@@ -147,6 +147,16 @@ def test_nonsense_at_every_port_leaves_it_serving(server: Served) -> None:
     assert (got.returncode, "Traceback" in server.log) == (0, False)
 
 
+def test_a_node_is_found_by_its_name(tmp_path: Path) -> None:
+    with served(tmp_path, CONFIG + '[dns]\ndomain = "boot.example"\n') as server:
+        server.cli("node", "set", MAC, "--name", "web7", "--address", "10.77.0.7")
+        give_client(server, "10.77.0.7")
+        dig = ("dig", f"@{SERVER}", "+short", "+time=2")
+        wait_for(lambda: server.cable.run(*dig, "web7.boot.example").stdout == "10.77.0.7\n", 10)
+        assert server.cable.run(*dig, "-x", "10.77.0.7").stdout == "web7.boot.example.\n"
+        assert server.cable.run(*dig, "pxeboot.boot.example").stdout == f"{SERVER}\n"
+
+
 def test_sigterm_ends_it_within_five_seconds_and_cleanly(server: Served) -> None:
     assert server.stop() == 0
     assert "Traceback" not in server.log

@@ -1,0 +1,1 @@
+"""DNS: names of nodes, answered here; everything else, asked elsewhere."""
