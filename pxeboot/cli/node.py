@@ -11,10 +11,13 @@ from rich.table import Table
 
 from pxeboot.cli.client import ask, connect, run
 from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
+from pxeboot.errors import PxebootError
+from pxeboot.inventory.node import is_unseen
+from pxeboot.mac import Mac
 
 app = typer.Typer(no_args_is_help=True)
 
-NodeName = Annotated[str, typer.Argument(metavar="NODE", help="A MAC address or a name")]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="A MAC address, a UUID or a name")]
 
 
 @app.command("list")
@@ -28,10 +31,10 @@ def list_nodes(config: ConfigPath = None, state_dir: StateDir = None, as_json: A
     for node in told["nodes"]:
         table.add_row(
             node["name"],
-            node["mac"],
+            _mac_of(node),
             node["group"] or "-",
             node["address"] or (f"({node['reserved']})" if node["reserved"] else "-"),
-            node["stage"] or "-",
+            node["stage"] or ("discovered" if node["discovered"] else "-"),
             _ago(node["stage_since"]),
             describe(node),
         )
@@ -52,6 +55,8 @@ def show(
     console = Console(highlight=False, soft_wrap=True)
     for key in ("name", "mac", "uuid", "group", "reserved", "address", "image"):
         console.print(f"{key:9} {told[key] or '-'}", markup=False)
+    for option, value in told["options"].items():
+        console.print(f"{'option':9} {option} = {json.dumps(value)}", markup=False)
     for boot in told["boots"]:
         _print_boot(console, boot)
 
@@ -62,19 +67,47 @@ def set_node(
     name: Annotated[str | None, typer.Option(help="A name for it")] = None,
     group: Annotated[str | None, typer.Option(help='Its group; "" for what the patterns say')] = None,
     address: Annotated[str | None, typer.Option(help='Reserve an address; "" for one of the pool')] = None,
+    uuid: Annotated[
+        str | None,
+        typer.Option(help='Know it by this UUID, whichever network card asks; "" by its MAC address'),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A DHCP option, by name or number; NAME= takes it back"),
+    ] = None,
     config: ConfigPath = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Name a node, put it into a group, reserve its address. Holds from its next packet on.
+    """Name a node, put it into a group, reserve its address, set DHCP options. Holds from its next packet on.
 
-    A MAC address that has not been seen yet is announced by this.
+    A MAC address or UUID that has not been seen yet is announced by this.
     """
-    wishes: dict[str, str | None] = {"name": name, "group": group, "address": address}
-    patch = {key: value or None for key, value in wishes.items() if value is not None}
+    wishes: dict[str, str | None] = {"name": name, "group": group, "address": address, "uuid": uuid}
+    patch: dict[str, Any] = {key: value or None for key, value in wishes.items() if value is not None}
+    if option:
+        patch["options"] = dict(_option(text) for text in option)
     told = ask(state_dir_of(config, state_dir), "PATCH", f"/nodes/{node}", patch)
     typer.echo(
-        f"{told['mac']}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
+        f"{_mac_of(told)}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
     )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE`: a text, numbers and lists with commas too; a table of sub-options as JSON."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise PxebootError(f"--option {text!r} has no =", "write NAME=VALUE, like ntp-servers=10.0.0.1")
+    if value.startswith("{"):
+        try:
+            return name.strip(), json.loads(value)
+        except ValueError as error:
+            raise PxebootError(f"--option {text!r}: {error}", 'write {"6": "hex:08"}') from None
+    return name.strip(), value or None
+
+
+def _mac_of(node: dict[str, Any]) -> str:
+    """Its MAC address, or for a machine announced by UUID that has not come yet, that."""
+    return str(node["uuid"]) if node["by_uuid"] and is_unseen(Mac(node["mac"])) else str(node["mac"])
 
 
 @app.command()

@@ -18,6 +18,8 @@ from pxeboot.pxe.policy import Decision
 SERVER_PORT, CLIENT_PORT = 67, 68
 DEFAULT_MESSAGE_BYTES = 576
 """What every client takes (RFC 2131 §2): the IP datagram, 28 bytes of headers included."""
+MAX_MESSAGE_BYTES = 1500
+"""What Ethernet carries whole. OVMF's REQUEST says 65280, yet EDK2's buffer for an offer has 1472."""
 IP_UDP_BYTES = 28
 HEADER_BYTES = 241
 """Of a packet without options: the fields of BOOTP, the magic cookie and END."""
@@ -149,7 +151,7 @@ def _limit(request: Packet) -> int:
     """Most bytes of UDP payload that the client takes (option 57 counts the IP datagram)."""
     size = value_of(request, options.MAX_MESSAGE_SIZE)
     wanted = size if isinstance(size, int) else DEFAULT_MESSAGE_BYTES
-    return max(wanted, DEFAULT_MESSAGE_BYTES) - IP_UDP_BYTES
+    return min(max(wanted, DEFAULT_MESSAGE_BYTES), MAX_MESSAGE_BYTES) - IP_UDP_BYTES
 
 
 def _fitted(
@@ -187,8 +189,8 @@ def _given(request: Packet, client: Client, terms: Terms, decision: Decision, na
         elif code == HOST_NAME and name:
             given[code] = options.HOST_NAME.encode(name)
     # ROMs and small devices ask for little, and the operator has a reason.
-    for code, value in terms.options.items():
-        given.setdefault(code, value)
+    for code in terms.options:
+        given.setdefault(code, available[code])
     return given
 
 

@@ -1,19 +1,23 @@
 """The operators' API, version 1: on the admin listener and on the Unix socket (design.md, section 5)."""
 
+import contextlib
 import json
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
+from uuid import UUID
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
-from pxeboot.inventory.node import Node, default_name
+from pxeboot.inventory.node import Node, default_name, unseen_mac
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
@@ -28,6 +32,7 @@ from pxeboot.web.views import (
     Problem,
     Status,
     lease_list,
+    machine_uuid,
     node_detail,
     node_view,
     status_of,
@@ -37,6 +42,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS = 15.0
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,9 @@ class OperatorApi:
             Route("GET", "/leases", "Leases of the served networks", None, LeaseList, self.leases),
             Route("GET", "/nodes", "All nodes", None, NodeList, self.nodes),
             Route("GET", "/nodes/{node}", "A node and its last boots", None, NodeDetail, self.node),
-            Route("PATCH", "/nodes/{node}", "Name a node, put it into a group, reserve its address; a MAC "
-                  "address not seen yet is announced by this", NodePatch, NodeView, self.set_node),
+            Route("PATCH", "/nodes/{node}", "Name a node, put it into a group, reserve its address, set DHCP "
+                  "options; a MAC address or UUID not seen yet is announced by this", NodePatch, NodeView,
+                  self.set_node),
             Route("DELETE", "/nodes/{node}", "Forget a node and its boots", None, None, self.forget_node),
             Route("POST", "/nodes/{node}/command", "Have the node's agent do something", CommandRequest, None,
                   self.command),
@@ -97,10 +104,10 @@ class OperatorApi:
     async def set_node(self, request: web.Request) -> web.StreamResponse:
         patch = NodePatch.model_validate_json(await request.read())
         name = request.match_info["node"]
-        known = await self._look_up(name)
-        if known is None:
-            known = Node(_mac(name), default_name(_mac(name)))
-        node = replace(known, **patch.model_dump(exclude_unset=True))
+        node = _patched(await self._look_up(name) or _announced(name), patch, time.time())
+        uuid = _uuid(name)
+        if uuid is not None:
+            node = replace(node, uuid=uuid, by_uuid=True)
         await self._check(node)
         await self._store.save_node(node)
         self._bus.publish("node", mac=node.mac)
@@ -141,10 +148,13 @@ class OperatorApi:
         return web.json_response(openapi_document(self.routes))
 
     async def _look_up(self, name: str) -> Node | None:
-        try:
+        with contextlib.suppress(ValueError):
             return await self._store.node(Mac.parse(name))
-        except ValueError:
-            return next((node for node in await self._store.nodes() if node.name == name), None)
+        nodes = await self._store.nodes()
+        uuid = _uuid(name)
+        if uuid is None:
+            return next((node for node in nodes if node.name == name), None)
+        return await self._store.node_of_uuid(uuid) or _only([node for node in nodes if node.uuid == uuid])
 
     async def _find(self, name: str) -> Node:
         node = await self._look_up(name)
@@ -174,13 +184,55 @@ class OperatorApi:
             )
 
 
-def _mac(name: str) -> Mac:
+def _patched(node: Node, patch: NodePatch, now: float) -> Node:
+    """The node as the operator wants it, and known from now on. Raises PxebootError."""
+    changes = patch.model_dump(exclude_unset=True)
+    if "uuid" in changes:
+        changes["by_uuid"] = changes["uuid"] is not None
+    if "options" in changes:
+        changes["options"] = _merged(node.options, changes["options"])
+    return replace(node, **changes, known_since=node.known_since or now)
+
+
+def _merged(options: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with some replaced and, where null, taken back. Raises PxebootError."""
     try:
-        return Mac.parse(name)
+        changed = {custom.code_of(name) for name in patch}
+        kept = {name: value for name, value in options.items() if custom.code_of(name) not in changed}
+        merged = kept | {name: value for name, value in patch.items() if value is not None}
+        custom.encode_all(merged)
+    except ValueError as error:
+        name, _, reason = str(error).partition(": ")
+        raise PxebootError(f"options.{name}: {reason}", custom.remedy(name)) from None
+    return merged
+
+
+def _uuid(name: str) -> UUID | None:
+    """A UUID, None for what is not written like one. Raises PxebootError for one that is no machine's."""
+    try:
+        return machine_uuid(UUID(name)) if _UUID.fullmatch(name.lower()) else None
+    except ValueError as error:
+        raise PxebootError(str(error), "name the machine by its MAC address") from None
+
+
+def _only(nodes: list[Node]) -> Node | None:
+    if len(nodes) > 1:
+        names = ", ".join(node.name for node in nodes)
+        raise PxebootError(f"{names} tell the same UUID", "name one of them by its MAC address")
+    return nodes[0] if nodes else None
+
+
+def _announced(name: str) -> Node:
+    """A node that has not shown itself yet. Raises PxebootError."""
+    uuid = _uuid(name)
+    try:
+        mac = unseen_mac(uuid) if uuid else Mac.parse(name)
     except ValueError:
         raise PxebootError(
-            f"there is no node {name!r}", "announce a new one by its MAC address, like 52:54:00:12:34:56"
+            f"there is no node {name!r}",
+            "announce a new one by its MAC address, like 52:54:00:12:34:56, or its UUID",
         ) from None
+    return Node(mac, default_name(mac), uuid)
 
 
 @web.middleware
@@ -212,7 +264,7 @@ def openapi_document(routes: tuple[Route, ...]) -> dict[str, Any]:
         if "{node}" in route.path:
             operation["parameters"] = [
                 {"name": "node", "in": "path", "required": True, "schema": {"type": "string"},
-                 "description": "a MAC address or a name"}
+                 "description": "a MAC address, a UUID or a name"}
             ]  # fmt: skip
         if route.takes is not None:
             operation["requestBody"] = {"required": True, **_content(route.takes, schemas)}

@@ -2,15 +2,15 @@
 
 import time
 from ipaddress import IPv4Address
-from typing import Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pxeboot.config import Name
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import Lease
-from pxeboot.inventory.node import Node, group_of
+from pxeboot.inventory.node import Node, group_of, is_known
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
@@ -32,6 +32,12 @@ class NodeView(BaseModel):
     group: str | None = None
     """The group it belongs to, by its own setting or by the configuration's patterns."""
     reserved: IPv4Address | None = None
+    options: dict[str, Any] = {}
+    """DHCP options for it alone, as the operator wrote them."""
+    by_uuid: bool = False
+    """The operator named it by its UUID; its MAC address is that of the card that asked last."""
+    discovered: bool = False
+    """It is held with a temporary address until an operator speaks of it."""
     address: IPv4Address | None = None
     stage: str | None = None
     """None: it has never asked to boot."""
@@ -71,12 +77,25 @@ class NodeDetail(NodeView):
     """Newest first."""
 
 
+def machine_uuid(uuid: UUID) -> UUID:
+    """Refuse what boards without a UUID of their own tell. Raises ValueError."""
+    if uuid.int in (0, (1 << 128) - 1):
+        raise ValueError(f"{uuid} is what boards tell that have none")
+    return uuid
+
+
+MachineUuid = Annotated[UUID, AfterValidator(machine_uuid)]
+
+
 class NodePatch(BaseModel, extra="forbid"):
     """What to change; null takes a setting back."""
 
     name: Name = ""
     group: str | None = None
     address: IPv4Address | None = None
+    uuid: MachineUuid | None = None
+    options: dict[str, Any] = {}
+    """DHCP options by name or number; null takes one back, those not named stay."""
 
 
 class CommandRequest(BaseModel, extra="forbid"):
@@ -127,6 +146,9 @@ async def node_view(node: Node, site: Site, store: Store) -> NodeView:
         uuid=node.uuid,
         group=group.name if group else node.group,
         reserved=node.address,
+        options=dict(node.options),
+        by_uuid=node.by_uuid,
+        discovered=site.config.server.unknown == "hold" and not is_known(node, site.config),
         address=await _lease_address(node.mac, site, store),
     )
     if boot is None:

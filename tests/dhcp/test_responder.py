@@ -4,16 +4,16 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.dhcp import BOOTP, DHCP
 
 from pxeboot.dhcp import options, packet, responder
 from pxeboot.dhcp.options import MessageType, read
 from pxeboot.dhcp.packet import Packet
 from pxeboot.dhcp.responder import Broadcast, Direct, Unicast
 from pxeboot.dhcp.terms import Terms
-from pxeboot.dhcp.verdict import Asks, classify
+from pxeboot.dhcp.values import Route
 from pxeboot.pxe.client import identify
 from pxeboot.pxe.policy import Decision
 
@@ -110,14 +110,130 @@ def test_a_reply_is_never_larger_than_the_client_takes() -> None:
     assert 12 not in reply.packet.options
 
 
-@given(st.integers(0, 65535), st.binary(max_size=200), st.text("abc", max_size=63))
-def test_any_reply_fits_and_is_no_shorter_than_bootp(size: int, relay: bytes, name: str) -> None:
-    request = captured("discover-ipxe-efi")
-    request.options[57] = size.to_bytes(2, "big")
-    if relay:
-        request.options[82] = relay
-    length = len(packet.encode(offer(request, SCRIPT, name).packet))
-    assert 300 <= length <= max(576, size) - 28
+def test_a_reply_fits_one_frame_whatever_the_client_says() -> None:
+    request = captured("request-ovmf")
+    assert request.options[57] == b"\xff\x00"
+    filled = replace(TERMS, options={224: b"x" * 1000, 225: b"y" * 1000})
+    reply = responder.ack(request, identify(request), filled, ADDRESS, LOADER, "web1")
+    assert 224 in reply.packet.options
+    assert len(packet.encode(reply.packet)) <= 1472
+
+
+@given(
+    st.integers(0, 65535),
+    st.dictionaries(st.sampled_from([61, 82, 97, 118]), st.binary(max_size=700)),
+    st.dictionaries(st.integers(1, 254), st.binary(max_size=700), max_size=8),
+    st.none() | st.binary(max_size=20),
+    st.text("abc", max_size=63),
+    st.sampled_from([NOTHING, LOADER, SCRIPT]),
+    st.sampled_from(["discover-ipxe-efi", "discover-ovmf", "discover-udhcpc"]),
+)
+def test_any_reply_fits_and_is_no_shorter_than_bootp(
+    size: int,
+    echoed: dict[int, bytes],
+    set_by_operator: dict[int, bytes],
+    asked: bytes | None,
+    name: str,
+    decision: Decision,
+    capture: str,
+) -> None:
+    request = captured(capture)
+    request.options |= echoed | {57: size.to_bytes(2, "big")}
+    request.options.pop(55)
+    if asked is not None:
+        request.options[55] = asked
+    terms = replace(TERMS, options=set_by_operator)
+    client = identify(request)
+    for reply in (
+        responder.offer(request, client, terms, ADDRESS, decision, name),
+        responder.ack(request, client, terms, ADDRESS, decision, name),
+        responder.inform_ack(request, client, terms, decision, name),
+        responder.nak(request, terms, name),
+    ):
+        length = len(packet.encode(reply.packet))
+        assert 300 <= length <= max(576, size) - 28
+        assert list(reply.packet.options)[:2] == [53, 54]
+
+
+def test_options_come_as_the_client_lists_them_after_what_booting_needs() -> None:
+    request = captured("discover-ovmf")
+    request.options[55] = bytes((15, 28, 6, 1, 42, 12, 119))
+    terms = replace(TERMS, options={42: b"\x0a\0\0\1", 15: b"boot.example", 224: b"\1"})
+    reply = responder.offer(request, identify(request), terms, ADDRESS, LOADER, "web1").packet
+    assert list(reply.options) == [53, 54, 51, 58, 59, 1, 3, 67, 66, 60, 43, 15, 28, 6, 42, 12, 224, 97]
+
+
+def test_what_is_not_asked_for_is_left_out_but_for_the_operators_word() -> None:
+    request = replace(DISCOVER, options=DISCOVER.options | {55: bytes((1, 3))})
+    reply = responder.offer(request, identify(request), TERMS, ADDRESS, NOTHING, "web1").packet
+    assert not {6, 12, 28} & set(reply.options)
+    terms = replace(TERMS, options={42: b"\x0a\0\0\1"})
+    assert 42 in responder.offer(request, identify(request), terms, ADDRESS, NOTHING, "").packet.options
+
+
+def test_who_has_no_list_gets_everything() -> None:
+    request = replace(DISCOVER, options={53: b"\1"})
+    assert {1, 3, 6, 12, 28} <= set(offer(request).packet.options)
+
+
+def test_the_operators_word_holds_over_what_follows_from_the_network() -> None:
+    other = IPv4Address("10.77.0.9").packed
+    terms = replace(TERMS, options={3: other, 6: other, 12: b"named"})
+    reply = responder.offer(DISCOVER, identify(DISCOVER), terms, ADDRESS, NOTHING, "web1").packet
+    assert (reply.options[3], reply.options[6], reply.options[12]) == (other, other, b"named")
+
+
+def test_what_firmware_must_hear_holds_over_the_operators_word() -> None:
+    request = captured("discover-ovmf")
+    terms = replace(TERMS, options={67: b"other.efi", 43: bytes((128, 1, 7))})
+    reply = responder.offer(request, identify(request), terms, ADDRESS, LOADER, "").packet
+    assert reply.options[67] == b"undionly.kpxe\0"
+    assert read(options.VENDOR_SPECIFIC, reply.options) == {6: b"\x08", 128: b"\7"}
+    own = replace(TERMS, options={43: bytes((6, 1, 0))})
+    reply = responder.offer(request, identify(request), own, ADDRESS, LOADER, "").packet
+    assert read(options.VENDOR_SPECIFIC, reply.options) == {6: b"\0"}
+    odd = replace(TERMS, options={43: b"\xfe\xff"})
+    reply = responder.offer(request, identify(request), odd, ADDRESS, LOADER, "").packet
+    assert read(options.VENDOR_SPECIFIC, reply.options) == {6: b"\x08"}
+
+
+def test_who_is_no_firmware_gets_option_43_as_it_was_set() -> None:
+    terms = replace(TERMS, options={43: b"\xfe\xff"})
+    reply = responder.offer(DISCOVER, identify(DISCOVER), terms, ADDRESS, NOTHING, "").packet
+    assert reply.options[43] == b"\xfe\xff"
+
+
+def test_the_default_route_stands_among_the_routes() -> None:
+    route = Route(IPv4Network("10.0.0.0/8"), RELAY)
+    terms = replace(TERMS, options={121: options.CLASSLESS_STATIC_ROUTES.encode((route,))})
+    reply = responder.offer(DISCOVER, identify(DISCOVER), terms, ADDRESS, NOTHING, "").packet
+    default = Route(IPv4Network("0.0.0.0/0"), SERVER)
+    assert read(options.CLASSLESS_STATIC_ROUTES, reply.options) == (route, default)
+    own = options.CLASSLESS_STATIC_ROUTES.encode((Route(IPv4Network("0.0.0.0/0"), RELAY),))
+    reply = responder.offer(
+        DISCOVER, identify(DISCOVER), replace(TERMS, options={121: own}), ADDRESS, NOTHING, ""
+    ).packet
+    assert reply.options[121] == own
+
+
+def test_a_long_option_comes_in_parts_that_scapy_reads() -> None:
+    request = replace(DISCOVER, options=DISCOVER.options | {57: b"\x05\xdc"})
+    value = bytes(range(256)) * 2
+    terms = replace(TERMS, options={224: value})
+    reply = responder.offer(request, identify(request), terms, ADDRESS, NOTHING, "")
+    parts = [item[1] for item in BOOTP(packet.encode(reply.packet))[DHCP].options if item[0] == 224]
+    assert b"".join(parts) == value
+    assert len(parts) == 3
+
+
+def test_a_relay_that_says_so_is_answered_at_its_port_and_by_its_name() -> None:
+    terms = replace(TERMS, override=RELAY, relay_port=1067)
+    request = replace(DISCOVER, giaddr=RELAY)
+    reply = responder.offer(request, identify(request), terms, ADDRESS, LOADER, "")
+    assert reply.destination == Unicast(RELAY, 1067)
+    assert read(options.SERVER_IDENTIFIER, reply.packet.options) == RELAY
+    assert reply.packet.siaddr == SERVER
+    assert responder.nak(request, terms, "no").destination == Unicast(RELAY, 1067)
 
 
 def test_who_asks_for_broadcast_gets_it_and_the_flag_back() -> None:
@@ -154,34 +270,3 @@ def test_inform_is_answered_without_address_and_times() -> None:
     reply = responder.inform_ack(request, identify(request), TERMS, NOTHING, "web1")
     assert (reply.packet.yiaddr, reply.destination) == (IPv4Address(0), Unicast(ADDRESS, 68))
     assert not {51, 58, 59} & set(reply.packet.options)
-
-
-@pytest.mark.parametrize(
-    ("codes", "ciaddr", "expected"),
-    [
-        ({54: SERVER, 50: ADDRESS}, None, (Asks.SELECTING, ADDRESS)),
-        ({54: RELAY, 50: ADDRESS}, None, (Asks.ELSEWHERE, IPv4Address(0))),
-        ({50: ADDRESS}, None, (Asks.REBOOTING, ADDRESS)),
-        ({}, ADDRESS, (Asks.RENEWING, ADDRESS)),
-        ({54: SERVER}, ADDRESS, (Asks.SELECTING, ADDRESS)),
-        ({}, None, (Asks.UNCLEAR, IPv4Address(0))),
-        ({54: SERVER}, None, (Asks.UNCLEAR, IPv4Address(0))),
-    ],
-)
-def test_a_request_is_told_by_what_it_names(
-    codes: dict[int, IPv4Address], ciaddr: IPv4Address | None, expected: tuple[Asks, IPv4Address]
-) -> None:
-    request = Packet(
-        1,
-        1,
-        b"abcdef",
-        ciaddr=ciaddr or IPv4Address(0),
-        options={code: address.packed for code, address in codes.items()},
-    )
-    assert classify(request, SERVER) == expected
-
-
-@pytest.mark.parametrize("name", ["ipxe-bios", "ipxe-efi", "ovmf", "ipxe-snponly", "udhcpc"])
-def test_real_requests_are_understood(name: str) -> None:
-    asks, address = classify(captured(f"request-{name}"), SERVER)
-    assert (asks, address) == (Asks.SELECTING, ADDRESS)
