@@ -23,11 +23,11 @@ class ProxyService:
     def __init__(
         self,
         address: IPv4Address,
-        decide: Callable[[Client], Awaitable[Decision]],
+        decide: Callable[[Client], Awaitable[Decision | None]],
         progress: Progress,
         send: Callable[[Reply], None],
     ) -> None:
-        """`address` is ours, `send` takes the answers at port 67."""
+        """`address` is ours; `decide` gives None for whom we ignore; `send` takes the answers at port 67."""
         self._address = address
         self._decide = decide
         self._progress = progress
@@ -53,6 +53,8 @@ class ProxyService:
             return None
         await self._note_address(request, client)
         decision = await self._decide(client)
+        if decision is None:
+            return None
         log.log(_level(decision), "%s: asks the boot server: %s", client.mac, decision)
         if not decision.bootfile:
             return None
@@ -62,8 +64,12 @@ class ProxyService:
         if not client.wants_boot:
             return
         decision = await self._decide(client)
+        if decision is None:
+            return
         log.log(_level(decision), "%s: no address from us, %s", client.mac, decision)
         if not decision.bootfile:
+            if not decision.ignored:
+                await self._progress.seen(client)
             return
         self._send(proxy.offer(request, client, self._address, decision))
         # Both at once, for its REQUEST to the other server may be here before the first is on disk.

@@ -249,9 +249,13 @@ class DhcpService:
         decision = self._decide(client, case.group, held=case.held)
         self._send(responder.inform_ack(request, client, case.terms, decision, case.node.name))
 
-    async def _boot_of(self, client: Client) -> Decision:
-        node = await self._recognise(client)
-        return self._decide(client, group_of(node, self._site.config), held=False)
+    async def _boot_of(self, client: Client) -> Decision | None:
+        """What a client boots whose address is another server's affair; None: it is to be ignored."""
+        node, config = await self._recognise(client), self._site.config
+        unknown = "boot" if is_known(node, config) else config.server.unknown
+        if unknown == "ignore":
+            return None
+        return self._decide(client, group_of(node, config), held=unknown == "hold")
 
     async def _recognise(self, client: Client) -> Node:
         networks = [network.config.subnet for network in self._site.leasing] if client.uuid else []
