@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from pxeboot.cli import image, lab, node, server
+from pxeboot.cli import image, lab, node, probe, server
 from pxeboot.errors import PxebootError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command()(server.serve)
 app.command()(server.check)
 app.command()(server.status)
+app.command()(probe.probe)
 app.add_typer(node.app, name="node", help="Machines: what they are and where their boot is.")
 app.add_typer(image.app, name="image", help="Root images: build them, look at them.")
 app.add_typer(

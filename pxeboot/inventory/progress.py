@@ -33,7 +33,7 @@ class Progress:
         """Note a machine that asks to boot, and return its node."""
         known = await self._store.node(client.mac)
         node = seen(client.mac, client.uuid, known, time.time())
-        if node is not known:
+        if node is not known and not client.is_probe:
             await self._store.save_node(node)
             self._bus.publish("node", mac=node.mac)
             log.info("%s: first seen, as %s", node.mac, node.name)
@@ -41,6 +41,8 @@ class Progress:
 
     async def discovered(self, client: Client) -> None:
         """A machine asks for an address to boot from: a new boot, or a later part of the present one."""
+        if client.is_probe:
+            return
         now = time.time()
         boot = await self._store.boot(client.mac)
         if boot is not None and continues(boot, client.is_ipxe, now):

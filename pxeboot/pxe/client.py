@@ -17,6 +17,9 @@ T = TypeVar("T")
 # Sub-options of option 175 by which iPXE names what it was built with (its src/include/ipxe/dhcp.h).
 FEATURE_HTTP, FEATURE_BZIMAGE, FEATURE_EFI = 19, 24, 36
 
+PROBE_CLASS = "pxeboot-probe"
+"""The user class of `pxeboot probe`, behind which no machine stands."""
+
 # The first octets of Raspberry Pi Ltd's MAC addresses (IEEE registry).
 RASPBERRY_PI_OUIS = (
     "28:cd:c1", "2c:cf:67", "88:a2:9e", "b8:27:eb", "d8:3a:dd", "dc:a6:32", "e4:5f:01",
@@ -40,6 +43,11 @@ class Client:
     def is_ipxe(self) -> bool:
         """iPXE says so itself in its user class."""
         return self.user_class == "iPXE"
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether an operator asks in this way who answers here."""
+        return self.user_class == PROBE_CLASS
 
     @property
     def wants_pxe(self) -> bool:

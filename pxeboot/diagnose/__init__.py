@@ -1,0 +1,1 @@
+"""Diagnosis: what else is out there, and what it does to boots."""
