@@ -144,7 +144,8 @@ class Server:
         loaders = _read_loaders(site)
         if _bound(site) != _bound(self._site):
             raise PxebootError(
-                "[server], [tftp] and interfaces are read at start only", "restart pxeboot to change them"
+                "[server], [tftp], [dns] and interfaces are read at start only",
+                "restart pxeboot to change them",
             )
         self._site.config, self._site.networks, self._site.loaders = site.config, site.networks, site.loaders
         self._loaders = self._names.loaders = loaders
@@ -239,7 +240,8 @@ def _subnets(site: Site) -> list[Subnet]:
 def _bound(site: Site) -> tuple[object, ...]:
     """What cannot change while the server runs."""
     interfaces = {(network.config.interface, network.address) for network in site.networks}
-    return site.config.server.model_copy(update={"unknown": "boot"}), site.config.tftp, interfaces
+    config = site.config
+    return config.server.model_copy(update={"unknown": "boot"}), config.tftp, config.dns, interfaces
 
 
 def _read_loaders(site: Site) -> dict[str, LoaderFile]:

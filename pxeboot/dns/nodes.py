@@ -59,7 +59,7 @@ class NodeNames:
 
     async def _address(self, node: Node) -> IPv4Address | None:
         now = time.time()
-        for network in self._site.networks:
+        for network in self._site.leasing:
             lease = await self._store.lease_of(network.config.subnet, node.mac)
             if lease is not None and lease.active(now):
                 return lease.address
