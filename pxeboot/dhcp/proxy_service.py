@@ -51,7 +51,10 @@ class ProxyService:
             return None
         if request.op != BOOTREQUEST or kind not in (MessageType.REQUEST, MessageType.INFORM):
             return None
-        await self._note_address(request, client)
+        try:
+            await self._note_address(request, client)
+        except OSError as error:
+            log.error("%s: its step is not on disk: %s", client.mac, error)  # an answer needs no disk
         decision = await self._decide(client)
         if decision is None:
             return None
