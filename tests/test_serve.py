@@ -50,6 +50,13 @@ def give_client(server: Served, address: str) -> None:
     server.cable.in_client(add)
 
 
+def end_dhclient(files: Path) -> None:
+    """End the one that stayed in the background; it may still be about to write its process id."""
+    written = wait_for(lambda: (files / "pid").exists() and (files / "pid").read_text(), 5)
+    os.kill(int(written), signal.SIGTERM)
+    (files / "pid").unlink()
+
+
 def test_udhcpc_gets_its_lease_and_the_same_again(server: Served) -> None:
     first = udhcpc(server)
     name = f"node-{MAC.replace(':', '')}"
@@ -64,7 +71,7 @@ def test_dhclient_gets_renews_and_releases(server: Served) -> None:
     taken = server.cable.run("dhclient", "-1", *common, CLIENT)
     assert f"DHCPACK of 10.77.0.100 from {SERVER}" in taken.stderr
     give_client(server, "10.77.0.100")
-    os.kill(int((files / "pid").read_text()), signal.SIGTERM)
+    end_dhclient(files)
     again = server.cable.run("dhclient", "-1", *common, CLIENT)  # INIT-REBOOT
     assert "DHCPREQUEST for 10.77.0.100" in again.stderr
     assert "DHCPDISCOVER" not in again.stderr
@@ -90,7 +97,7 @@ def test_an_address_that_is_not_the_clients_is_refused(server: Served) -> None:
     udhcpc(server)  # it is known from now on, so the server may contradict
     common = ("-v", "-sf", "/bin/true", "-lf", str(files / "leases"), "-pf", str(files / "pid"))
     taken = server.cable.run("dhclient", "-1", *common, CLIENT)
-    os.kill(int((files / "pid").read_text()), signal.SIGTERM)
+    end_dhclient(files)
     assert "DHCPNAK" in taken.stderr
     assert "DHCPACK of 10.77.0.7" in taken.stderr
 
