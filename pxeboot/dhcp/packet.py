@@ -29,6 +29,8 @@ ADDRESSES_KEPT = 65536
 address_of = lru_cache(ADDRESSES_KEPT)(IPv4Address)
 """The address of four bytes. Making one takes a microsecond, and a storm names the same ones all the time."""
 
+OPTIONS_AT = 240
+"""The fields of BOOTP and the magic cookie; options follow."""
 _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _NOWHERE = IPv4Address(0)
 

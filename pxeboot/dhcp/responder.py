@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from pxeboot.dhcp import options
 from pxeboot.dhcp.bootfile import boot_options, pxe_suboptions, with_bootfile
 from pxeboot.dhcp.options import MessageType, read
-from pxeboot.dhcp.packet import BOOTREPLY, BROADCAST_FLAG, Packet, value_of
+from pxeboot.dhcp.packet import BOOTREPLY, BROADCAST_FLAG, Packet, encode, value_of
 from pxeboot.dhcp.relay import RELAY_PORT
 from pxeboot.dhcp.terms import Terms
 from pxeboot.errors import MalformedPacket
@@ -25,7 +25,7 @@ HEADER_BYTES = 241
 """Of a packet without options: the fields of BOOTP, the magic cookie and END."""
 
 HOST_NAME = options.HOST_NAME.code
-_ECHOED = (
+ECHOED = (
     options.CLIENT_MACHINE_IDENTIFIER.code,  # RFC 4578 §2.3
     options.CLIENT_IDENTIFIER.code,  # RFC 6842
     options.SUBNET_SELECTION.code,  # RFC 3011 §2
@@ -64,6 +64,16 @@ class Reply:
 
     packet: Packet
     destination: Destination
+
+    @property
+    def payload(self) -> bytes:
+        """The packet as it goes on the wire."""
+        return encode(self.packet)
+
+    @property
+    def chaddr(self) -> bytes:
+        """The hardware address it is for."""
+        return self.packet.chaddr
 
 
 def offer(
@@ -133,7 +143,7 @@ def reply_frame(
         options.MESSAGE_TYPE.code: bytes((kind,)),
         options.SERVER_IDENTIFIER.code: server.packed,
     }
-    echoed = {code: asked[code] for code in _ECHOED if code in asked}
+    echoed = {code: asked[code] for code in ECHOED if code in asked}
     return Packet(
         op=BOOTREPLY,
         xid=request.xid,

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from pxeboot.dhcp import packet
+from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.frame import udp_datagram
 from pxeboot.dhcp.inbox import Inbox
 from pxeboot.dhcp.prober import Prober
@@ -82,8 +82,8 @@ class DhcpServer:
     def _take(self, data: bytes, source_port: int) -> None:
         self._tasks.start(self._service.answer(data, source_port), "DHCP request")
 
-    def _send(self, reply: Reply) -> None:
-        payload = packet.encode(reply.packet)
+    def _send(self, reply: Reply | Filled) -> None:
+        payload = reply.payload
         try:
             match reply.destination:
                 case Broadcast():
@@ -95,7 +95,7 @@ class DhcpServer:
                     assert self._raw is not None
                     self._raw.sendto(datagram, (self._interface, _ETH_P_IP, 0, 0, mac.packed))
         except OSError as error:
-            log.warning("%s: reply not sent: %s", reply.packet.chaddr.hex(":"), error)
+            log.warning("%s: reply not sent: %s", reply.chaddr.hex(":"), error)
 
     def _send_udp(self, payload: bytes, address: IPv4Address, port: int) -> None:
         """From our address on this interface, whatever the routing table says."""

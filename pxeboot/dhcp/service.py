@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 from pxeboot.config import GroupConfig
 from pxeboot.dhcp import options, packet, responder
+from pxeboot.dhcp.form import Filled, Forms
 from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet, value_of
 from pxeboot.dhcp.prober import Prober, choose
@@ -18,7 +19,7 @@ from pxeboot.dhcp.terms import HELD_SECONDS, PXE_LEASE_SECONDS, Terms, TermsBook
 from pxeboot.dhcp.verdict import Asks, Standing, Verdict, classify, judge
 from pxeboot.errors import MalformedPacket
 from pxeboot.inventory.identity import recognise
-from pxeboot.inventory.lease import LeaseState
+from pxeboot.inventory.lease import Lease, LeaseState
 from pxeboot.inventory.node import Node, default_name, group_of, is_known
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
@@ -64,7 +65,7 @@ class DhcpService:
         store: Store,
         progress: Progress,
         probers: Mapping[str, Prober],
-        send: Callable[[Reply], None],
+        send: Callable[[Reply | Filled], None],
     ) -> None:
         """`address` is ours on that interface and names this server to clients; `send` takes the replies.
 
@@ -78,6 +79,7 @@ class DhcpService:
         self._probers = probers
         self._send = send
         self._terms = TermsBook(address)
+        self._forms = Forms()
         self.malformed = 0
         self.proxy = ProxyService(address, self._boot_of, progress, send)
 
@@ -163,8 +165,7 @@ class DhcpService:
         if address is None:
             log.error("%s: no address left in %s; make its pool larger", client.mac, network.config.subnet)
             return
-        self._send(responder.offer(request, client, case.terms, address, decision, case.node.name))
-        log.info("%s: offered %s, %s", client.mac, address, decision)
+        self._grant(MessageType.OFFER, case, address, decision, news=client.wants_boot)
         if case.held or client.wants_boot:
             await self._progress.seen(client)
         if client.wants_boot and not case.held:
@@ -179,7 +180,8 @@ class DhcpService:
         if asks is Asks.UNCLEAR:
             log.debug("%s: ignored: a REQUEST that names no address", client.mac)
             return
-        verdict = judge(asks, await self._standing(case, address))
+        lease = await self._store.lease_of(subnet, client.mac)
+        verdict = judge(asks, self._standing(case, address, lease))
         if verdict is Verdict.SILENCE:
             log.debug("%s: ignored: has %s, of which we know nothing", client.mac, address)
             return
@@ -189,14 +191,25 @@ class DhcpService:
             log.info("%s: NAK for %s: %s", client.mac, address, reason)
             return
         decision = self._decide(client, case.group, held=case.held)
-        self._send(responder.ack(case.request, client, case.terms, address, decision, case.node.name))
-        log.info("%s: has %s, %s", client.mac, address, decision)
+        has_it = lease is not None and lease.state is LeaseState.BOUND and lease.address == address
+        self._grant(MessageType.ACK, case, address, decision, news=client.wants_boot or not has_it)
         if client.wants_boot and not case.held:
             await self._progress.addressed(client, address)
 
-    async def _standing(self, case: _Case, address: IPv4Address) -> Standing:
+    def _grant(
+        self, kind: MessageType, case: _Case, address: IPv4Address, decision: Decision, *, news: bool
+    ) -> None:
+        """Send an OFFER or ACK. One without `news` is no line in the log: a storm of packets must not become
+        one of lines, and `pxeboot status` has the leases."""
+        request, client = case.request, case.client
+        self._send(self._forms.grant(kind, request, client, case.terms, address, decision, case.node.name))
+        words = "offered" if kind is MessageType.OFFER else "has"
+        log.log(
+            logging.INFO if news else logging.DEBUG, "%s: %s %s, %s", client.mac, words, address, decision
+        )
+
+    def _standing(self, case: _Case, address: IPv4Address, lease: Lease | None) -> Standing:
         network, node = case.network.config, case.node
-        lease = await self._store.lease_of(network.subnet, case.client.mac)
         held_until = (node.known_since or 0) + HELD_SECONDS  # of a lease that was given before it was named
         return Standing(
             here=address in network.subnet,

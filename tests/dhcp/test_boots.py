@@ -11,6 +11,7 @@ from scapy.utils import rdpcap
 from pxeboot.app import _subnets
 from pxeboot.config import parse
 from pxeboot.dhcp import packet
+from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.packet import Packet
 from pxeboot.dhcp.responder import Broadcast, Destination, Reply
 from pxeboot.dhcp.service import DhcpService
@@ -108,7 +109,11 @@ async def test_what_booted_a_machine_is_what_it_would_be_told_today(boot: Path, 
     await store.use_subnets(_subnets(site))
     progress = Progress(store, Bus())
     replies: list[Reply] = []
-    replay = Replay(DhcpService("lab0", SERVER, site, store, progress, {}, replies.append), progress, replies)
+
+    def send(reply: Reply | Filled) -> None:
+        replies.append(Reply(packet.decode(reply.payload), reply.destination))
+
+    replay = Replay(DhcpService("lab0", SERVER, site, store, progress, {}, send), progress, replies)
     datagrams = read(boot)
     for datagram in datagrams:
         if not datagram.is_ours and datagram.destination[1] in (67, 4011):

@@ -12,6 +12,7 @@ import pytest
 from pxeboot.app import _subnets
 from pxeboot.config import parse
 from pxeboot.dhcp import packet
+from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.options import MessageType, encode_options
 from pxeboot.dhcp.packet import Packet
 from pxeboot.dhcp.responder import Reply, Unicast
@@ -115,7 +116,11 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     site, store = make_site(CONFIG), open_store(tmp_path)
     await store.use_subnets(_subnets(site))
     sent: list[Reply] = []
-    service = DhcpService("eth1", SERVER, site, store, Progress(store, Bus()), {}, sent.append)
+
+    def send(reply: Reply | Filled) -> None:
+        sent.append(Reply(packet.decode(reply.payload), reply.destination))
+
+    service = DhcpService("eth1", SERVER, site, store, Progress(store, Bus()), {}, send)
     yield Desk(service, store, site, sent)
     await store.close()
 
