@@ -252,7 +252,8 @@ def _read_loaders(site: Site) -> dict[str, LoaderFile]:
             log.warning("loader %s is missing: %s; who needs it is not answered", loader.name, remedy(loader))
             continue
         try:
-            found[loader.name] = LoaderFile.of(loader.name, loader.path.read_bytes())
+            data, modified = loader.path.read_bytes(), loader.path.stat().st_mtime
+            found[loader.name] = LoaderFile.of(loader.name, data, modified)
         except OSError as error:
             raise PxebootError(f"loader {loader.path}: {error.strerror}", "it must be readable") from error
     return found

@@ -1,8 +1,7 @@
-"""Artefacts over HTTP: conditions and ranges as a pure function, then the file by sendfile."""
+"""Artefacts and loaders over HTTP: what `ranges` has chosen, sent."""
 
-import asyncio
 import hashlib
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,10 @@ from typing import BinaryIO, Self
 
 from aiohttp import web
 
-SLICE_BYTES = 4 << 20
-SLICE_SECONDS = 120.0
-"""A client that does not take a slice within this time is cut off; it may resume."""
+from pxeboot.web.ranges import Version, content_range, multipart, select
+from pxeboot.web.sendfile import send_file
 
-_RANGE = re.compile(r"bytes[ \t]*=[ \t]*(\d*)-(\d*)[ \t]*")
-_ETAG = re.compile(r'(?:W/)?"[^"]*"')
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which bytes answer a request: `length` from `start` on, with this status."""
-
-    status: int
-    start: int
-    length: int
+_WEIGHED = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since", "If-Range", "Range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,47 +22,13 @@ class LoaderFile:
     name: str
     data: bytes
     sha256: str
+    modified: int = 0
+    """Unix seconds."""
 
     @classmethod
-    def of(cls, name: str, data: bytes) -> Self:
+    def of(cls, name: str, data: bytes, modified: float = 0) -> Self:
         """Count its digest."""
-        return cls(name, data, hashlib.sha256(data).hexdigest())
-
-
-def select(headers: Mapping[str, str], size: int, etag: str) -> Selection:
-    """Weigh conditions and range (RFC 9110 §13.2.2, §14) of a GET or HEAD on `size` bytes.
-
-    `etag` is strong, with its quotes. A range that is no single range of bytes is ignored, as §14.2 allows:
-    the answer is then the whole.
-    """
-    if "If-Match" in headers and not _listed(etag, headers["If-Match"]):
-        return Selection(412, 0, 0)
-    if "If-None-Match" in headers and _listed(etag, headers["If-None-Match"].replace("W/", "")):
-        return Selection(304, 0, 0)
-    whole = Selection(200, 0, size)
-    if "Range" not in headers or headers.get("If-Range", etag) != etag:
-        return whole
-    found = _RANGE.fullmatch(headers["Range"])
-    if found is None or found.groups() == ("", ""):
-        return whole
-    return _part(found[1], found[2], size) or whole
-
-
-def _part(first: str, last: str, size: int) -> Selection | None:
-    """The bytes of `first-last` (§14.1.2); None where the range is invalid."""
-    if not first:  # the last so many bytes
-        length = min(int(last), size)
-        return Selection(206, size - length, length) if length else Selection(416, 0, 0)
-    if last and int(last) < int(first):
-        return None
-    if int(first) >= size:
-        return Selection(416, 0, 0)
-    end = min(int(last), size - 1) if last else size - 1
-    return Selection(206, int(first), end - int(first) + 1)
-
-
-def _listed(etag: str, condition: str) -> bool:
-    return condition.strip() == "*" or etag in _ETAG.findall(condition)
+        return cls(name, data, hashlib.sha256(data).hexdigest(), int(modified))
 
 
 async def send_artefact(
@@ -83,16 +37,20 @@ async def send_artefact(
     """Answer GET or HEAD with a file of the library whose digest and size are known.
 
     Returns the response and how many bytes of the file were sent. Raises ConnectionError where the client
-    goes away or takes nothing for SLICE_SECONDS.
+    goes away or takes nothing for so long that it is cut off.
     """
-    response, chosen = _begin(request, sha256, size, "application/octet-stream")
-    await response.prepare(request)
-    if request.method == "GET" and chosen.length:
-        # Opening in a thread would leak the file where the client goes away meanwhile, and takes longer.
-        with path.open("rb") as file:
-            await _send(request, file, chosen)
-    await response.write_eof()
-    return response, chosen.length if request.method == "GET" else 0
+    # Opening in a thread would leak the file where the client goes away meanwhile, and takes longer.
+    with path.open("rb") as file:
+        modified = int(os.fstat(file.fileno()).st_mtime)
+        answer = _Answer.to(request, sha256, size, modified, "application/octet-stream")
+        response = await answer.begin(request)
+        for piece in answer.body:
+            if isinstance(piece, bytes):
+                await response.write(piece)
+            else:
+                await _send_span(request, file, piece)
+        await response.write_eof()
+    return response, answer.file_bytes
 
 
 async def send_loader(request: web.Request, loader: LoaderFile) -> tuple[web.StreamResponse, int]:
@@ -100,45 +58,63 @@ async def send_loader(request: web.Request, loader: LoaderFile) -> tuple[web.Str
 
     The type is what UEFI HTTP Boot knows an executable by (UEFI 2.10 §24.7.3.2).
     """
-    response, chosen = _begin(request, loader.sha256, len(loader.data), "application/efi")
-    await response.prepare(request)
-    sent = b""
-    if request.method == "GET":
-        sent = loader.data[chosen.start : chosen.start + chosen.length]
-        await response.write(sent)
+    answer = _Answer.to(request, loader.sha256, len(loader.data), loader.modified, "application/efi")
+    response = await answer.begin(request)
+    for piece in answer.body:
+        await response.write(piece if isinstance(piece, bytes) else loader.data[piece.start : piece.stop])
     await response.write_eof()
-    return response, len(sent)
+    return response, answer.file_bytes
 
 
-def _begin(
-    request: web.Request, sha256: str, size: int, content_type: str
-) -> tuple[web.StreamResponse, Selection]:
-    """Status and headers of an answer, and which bytes belong to it."""
-    etag = f'"{sha256}"'
-    chosen = select(request.headers, size, etag)
-    response = web.StreamResponse(status=chosen.status, headers={"ETag": etag, "Accept-Ranges": "bytes"})
-    if chosen.status in (200, 206):
-        response.content_type = content_type
-        response.content_length = chosen.length
-    elif chosen.status != 304:
-        response.content_length = 0
-    if chosen.status == 206:
-        end = chosen.start + chosen.length - 1
-        response.headers["Content-Range"] = f"bytes {chosen.start}-{end}/{size}"
-    elif chosen.status == 416:
-        response.headers["Content-Range"] = f"bytes */{size}"
-    return response, chosen
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Status, headers and body of an answer; spans of the body are of the file."""
+
+    status: int
+    headers: Mapping[str, str]
+    length: int
+    body: list[bytes | range]
+
+    @classmethod
+    def to(cls, request: web.Request, sha256: str, size: int, modified: int, content_type: str) -> Self:
+        """Decide it for a file of `size` bytes, last changed at `modified`, Unix seconds."""
+        version = Version(f'"{sha256}"', modified)
+        chosen = select(request.method, _weighed(request), size, version)
+        headers = {"ETag": version.etag, "Last-Modified": version.last_modified, "Accept-Ranges": "bytes"}
+        body: list[bytes | range] = list(chosen.spans)
+        if len(chosen.spans) > 1:
+            boundary = f"pxeboot-{sha256[:40]}"  # no file has a part of its own digest in it
+            body = multipart(chosen.spans, size, content_type, boundary)
+            content_type = f"multipart/byteranges; boundary={boundary}"
+        elif chosen.status == 206:
+            headers["Content-Range"] = content_range(chosen.spans[0], size)
+        elif chosen.status == 416:
+            headers["Content-Range"] = f"bytes */{size}"
+        if chosen.spans:
+            headers["Content-Type"] = content_type
+        length = sum(len(piece) for piece in body)
+        return cls(chosen.status, headers, length, body if request.method == "GET" else [])
+
+    @property
+    def file_bytes(self) -> int:
+        """How many bytes of the file are in the body."""
+        return sum(len(piece) for piece in self.body if isinstance(piece, range))
+
+    async def begin(self, request: web.Request) -> web.StreamResponse:
+        """Send the head."""
+        response = web.StreamResponse(status=self.status, headers=self.headers)
+        if self.status != 304:
+            response.content_length = self.length
+        await response.prepare(request)
+        return response
 
 
-async def _send(request: web.Request, file: BinaryIO, chosen: Selection) -> None:
-    loop = asyncio.get_running_loop()
-    at, end = chosen.start, chosen.start + chosen.length
-    while at < end:
-        if request.transport is None or request.transport.is_closing():
-            raise ConnectionResetError("the client went away")
-        try:
-            async with asyncio.timeout(SLICE_SECONDS):
-                at += await loop.sendfile(request.transport, file, at, min(SLICE_BYTES, end - at))
-        except TimeoutError:
-            request.transport.abort()
-            raise ConnectionResetError(f"the client took nothing for {SLICE_SECONDS:.0f} s") from None
+def _weighed(request: web.Request) -> dict[str, str]:
+    """The headers that choose the answer; several lines of one are a list (RFC 9110 §5.3)."""
+    return {name: ", ".join(lines) for name in _WEIGHED if (lines := request.headers.getall(name, []))}
+
+
+async def _send_span(request: web.Request, file: BinaryIO, span: range) -> None:
+    if request.transport is None:
+        raise ConnectionResetError("the client went away")
+    await send_file(request.transport, file, span)
