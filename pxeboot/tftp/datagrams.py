@@ -74,7 +74,7 @@ _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 
 _PEERS = tuple(struct.Struct("=" + "Q8x" * count) for count in range(BATCH + 1))
 _WORDS = tuple(struct.Struct(f">{count}I") for count in range(BATCH + 1))
-_PAIRS = tuple(struct.Struct(f"={2 * count}Q") for count in range(BATCH + 1))
+_SLOTS = tuple(struct.Struct(f"={4 * count}Q") for count in range(BATCH + 1))
 
 
 def peer_of(address: tuple[str, int]) -> int:
@@ -164,13 +164,15 @@ class Outbox:
             self._windows.add(peer, packets, packets.address + offset, length)
             return
         stride = packets.stride
-        for start in range(offset, offset + length, stride):
-            self._plain.add(peer, packets, packets.address + start, min(stride, offset + length - start))
+        while length > 0:
+            self._plain.add(peer, packets, packets.address + offset, length if length < stride else stride)
+            offset += stride
+            length -= stride
 
     @property
     def full(self) -> bool:
         """Whether something is left from the last flush."""
-        return bool(self._plain.parts or self._windows.parts)
+        return bool(self._plain.waiting or self._windows.waiting)
 
     def flush(self) -> bool:
         """Send until nothing is left, or False when the socket takes no more now.
@@ -180,7 +182,7 @@ class Outbox:
         return self._flush(self._windows, self._one_failed) and self._flush(self._plain, _log_lost)
 
     def _flush(self, slots: "_Slots", failed: Callable[["_Slots", int], None]) -> bool:
-        while slots.parts:
+        while slots.waiting:
             sent = _sendmmsg(self._descriptor, slots.start, slots.load(), 0)
             if sent > 0:
                 slots.drop(sent)
@@ -200,7 +202,7 @@ class Outbox:
         if self.segments:
             log.info("no UDP_SEGMENT here (%s): windows are sent in single packets", os.strerror(number))
         self.segments = False
-        while slots.parts:
+        while slots.waiting:
             peer, packets, address, length = slots.first()
             slots.drop(1)
             self.put(peer, packets, address - packets.address, length)
@@ -210,20 +212,20 @@ class _Slots:
     """Messages waiting for sendmmsg, and the structures that it reads."""
 
     def __init__(self, segmented: bool) -> None:
-        self.parts: list[int] = []
-        """Address and length of each."""
-        self._peers: list[int] = []  # each followed by a sockaddr_in's 8 bytes of nothing
-        self._packets: list[Packets] = []  # kept alive, and asked for their stride
+        self.waiting: list[Packets] = []
+        """What each is of; kept alive, and asked for the stride."""
+        self._parts: list[
+            int
+        ] = []  # of each: address, length, and a sockaddr_in: peer and 8 bytes of nothing
         self._segmented = segmented
-        self._names = bytearray(16 * BATCH)
-        self._iovs = bytearray(16 * BATCH)
+        self._slots = bytearray(32 * BATCH)  # of each: an iovec and a sockaddr_in
         self._controls = (_Control * BATCH)()
         self._messages = (_Message * BATCH)()
-        names, iovs, controls = _address(self._names), _address(self._iovs), ctypes.addressof(self._controls)
+        slots, controls = _address(self._slots), ctypes.addressof(self._controls)
         for slot, message in enumerate(self._messages):
             header = message.header
-            header.name, header.name_length = names + 16 * slot, 16
-            header.iov, header.iov_count = iovs + 16 * slot, 1
+            header.name, header.name_length = slots + 32 * slot + 16, 16
+            header.iov, header.iov_count = slots + 32 * slot, 1
             if segmented:
                 self._controls[slot] = _Control(18, socket.SOL_UDP, _UDP_SEGMENT)
                 header.control = controls + ctypes.sizeof(_Control) * slot
@@ -231,25 +233,24 @@ class _Slots:
         self.start = ctypes.addressof(self._messages)
 
     def add(self, peer: int, packets: Packets, address: int, length: int) -> None:
-        self.parts += (address, length)
-        self._peers += (peer, 0)
-        self._packets.append(packets)
+        self._parts += (address, length, peer, 0)
+        self.waiting.append(packets)
 
     def load(self) -> int:
         """Write the first messages where the kernel looks for them; how many."""
-        count = min(len(self._packets), BATCH)
-        _PAIRS[count].pack_into(self._iovs, 0, *self.parts[: 2 * count])
-        _PAIRS[count].pack_into(self._names, 0, *self._peers[: 2 * count])
+        count = min(len(self.waiting), BATCH)
+        _SLOTS[count].pack_into(self._slots, 0, *self._parts[: 4 * count])
         if self._segmented:
             for slot in range(count):
-                self._controls[slot].value = self._packets[slot].stride
+                self._controls[slot].value = self.waiting[slot].stride
         return count
 
     def first(self) -> tuple[int, Packets, int, int]:
-        return self._peers[0], self._packets[0], self.parts[0], self.parts[1]
+        address, length, peer, _ = self._parts[:4]
+        return peer, self.waiting[0], address, length
 
     def drop(self, count: int) -> None:
-        del self.parts[: 2 * count], self._peers[: 2 * count], self._packets[:count]
+        del self._parts[: 4 * count], self.waiting[:count]
 
 
 def _log_lost(slots: _Slots, number: int) -> None:

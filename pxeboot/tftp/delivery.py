@@ -8,12 +8,12 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pxeboot.errors import MalformedPacket
 from pxeboot.tasks import Tasks
 from pxeboot.tftp.content import Content, Piece, Pieces
-from pxeboot.tftp.datagrams import BATCH, Inbox, Outbox, Packets, address_of
+from pxeboot.tftp.datagrams import Inbox, Outbox, Packets, address_of
 from pxeboot.tftp.packet import Error, ErrorCode, Opcode, OptionAck, Packet, ReadRequest, decode, encode
 from pxeboot.tftp.transfer import Transfer
 
@@ -23,8 +23,11 @@ TICK_SECONDS = 0.01
 """How often deadlines are looked at: no work for each packet, little for each transfer."""
 LINGER_SECONDS = 3.0
 """How long copies of a transfer's last ACK, late on their way, are known for what they are."""
-
-_BATCHES = 16  # read before the loop gets its turn
+WATCH_SECONDS = 0.0002
+"""How long the socket is watched for the next ACK, where the last one took no longer either. To sleep and be
+woken takes about as long, and a client in lock step waits for it with each block."""
+TURN_SECONDS = 0.001
+"""Then the loop gets its turn, whatever else may come."""
 _MOST_LINGERING = 65536
 _ACK = int(Opcode.ACK)
 _REQUESTS = (int(Opcode.RRQ), int(Opcode.WRQ))
@@ -77,6 +80,7 @@ class Deliveries:
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
         self._loop.add_reader(sock, self._readable)
 
     def __len__(self) -> int:
@@ -111,17 +115,28 @@ class Deliveries:
         await self._tasks.close()
 
     def _readable(self) -> None:
-        for _ in range(_BATCHES):
+        begun = now = self._loop.time()
+        watches = begun - self._heard_at < WATCH_SECONDS
+        self._heard_at = begun
+        while now - begun < TURN_SECONDS:
             received = self._inbox.receive()
             now = self._loop.time()
-            for index, (peer, word) in enumerate(received):
-                delivery = self._under_way.get(peer)
-                if delivery is None or word >> 16 != _ACK:
-                    self._take_other(peer, word >> 16, self._inbox.datagram(index), now)
-                    continue
-                self._put(delivery, delivery.transfer.acknowledge(word & 0xFFFF, now))
-            if not self._flush() or len(received) < BATCH:
+            if received:
+                self._heard_at = now
+                self._take_all(received, now)
+                if not self._flush():
+                    return
+            elif not watches or now - self._heard_at > WATCH_SECONDS:
                 return
+
+    def _take_all(self, received: Sequence[tuple[int, int]], now: float) -> None:
+        under_way = self._under_way
+        for index, (peer, word) in enumerate(received):
+            delivery = under_way.get(peer)
+            if delivery is not None and word >> 16 == _ACK:
+                self._put(delivery, delivery.transfer.acknowledge(word & 0xFFFF, now))
+            else:
+                self._take_other(peer, word >> 16, self._inbox.datagram(index), now)
 
     def _take_other(self, peer: int, opcode: int, data: bytes, now: float) -> None:
         """A datagram that is no ACK, or whose sender has no transfer."""
