@@ -75,7 +75,9 @@ def resolve(config: Config) -> Site:
     for loader in absent:
         if loader not in DEFAULT_LOADERS.values():
             find_loader(loader)
-    return Site(config, networks, replace(loaders, missing=frozenset(loader.name for loader in absent)))
+    missing = frozenset(loader.name for loader in absent)
+    folder = config.tftp.root is not None
+    return Site(config, networks, replace(loaders, missing=missing, folder=folder))
 
 
 def resolve_network(config: NetworkConfig) -> Network:

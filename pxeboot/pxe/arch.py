@@ -103,6 +103,8 @@ class Loaders:
     """By code of option 93."""
     missing: frozenset[str] = frozenset()
     """Names of loaders whose files are not there."""
+    folder: bool = False
+    """Whether there is `tftp.root`, where the operator puts files that firmware asks for by its own names."""
 
     def find(self, code: int | None) -> Loader | str:
         """The loader for an architecture (None: a client that does not say, which only a BIOS does), or one

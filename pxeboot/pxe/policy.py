@@ -34,7 +34,7 @@ def decide(client: Client, group: GroupConfig | None, base_url: str, loaders: Lo
 
 def _boot(client: Client, group: GroupConfig, base_url: str, loaders: Loaders) -> Decision:
     if client.is_raspberry_pi:
-        return Decision(PI_FIRST_FILE, f"group {group.name}, Raspberry Pi")
+        return _raspberry_pi(group, loaders)
     if group.loader == "pxelinux" and client.is_bios:
         return Decision(LPXELINUX.name, f"group {group.name}")  # the group's word holds for an iPXE ROM too
     if client.is_capable_ipxe:
@@ -44,3 +44,11 @@ def _boot(client: Client, group: GroupConfig, base_url: str, loaders: Loaders) -
         return Decision("", loader, ignored=True)
     reason = f"group {group.name}, {client.platform}"
     return Decision(f"{base_url}/loader/{loader.name}" if client.wants_http else loader.name, reason)
+
+
+def _raspberry_pi(group: GroupConfig, loaders: Loaders) -> Decision:
+    if not loaders.folder:
+        return Decision(
+            "", 'no files for a Raspberry Pi: put them in a folder, [tftp] root = "/path"', ignored=True
+        )
+    return Decision(PI_FIRST_FILE, f"group {group.name}, Raspberry Pi")

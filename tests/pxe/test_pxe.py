@@ -186,7 +186,13 @@ def test_a_raspberry_pi_is_told_from_a_bios(
     )
     assert client.is_raspberry_pi is is_pi
     bootfile = "bootcode.bin" if is_pi else {0: "undionly.kpxe", 11: ""}[architecture]
-    assert decide(client, WEB, URL, LOADERS).bootfile == bootfile
+    assert decide(client, WEB, URL, replace(LOADERS, folder=True)).bootfile == bootfile
+
+
+def test_a_raspberry_pi_without_its_files_is_met_with_silence() -> None:
+    client = Client(Mac(PI), architecture=0, vendor_class="PXEClient:Arch:00000:UNDI:002001")
+    decision = decide(client, WEB, URL, LOADERS)
+    assert (decision.ignored, '[tftp] root = "/path"' in str(decision)) == (True, True)
 
 
 def test_the_kernel_is_told_everything_the_initrd_needs() -> None:

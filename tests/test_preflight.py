@@ -1,0 +1,67 @@
+"""What is looked at before the server starts: loaders that are there, missing, or the operator's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pxeboot.config import Config, parse
+from pxeboot.errors import PxebootError
+from pxeboot.preflight import look, needed_loaders, resolve
+from pxeboot.pxe import arch
+from tests.parts import SITE
+
+
+def config(tmp_path: Path, more: str = "", loader: str = "ipxe") -> Config:
+    text = SITE.replace("STATE", str(tmp_path)).replace("kernel_args", f'loader = "{loader}"\nkernel_args')
+    return parse(text + more)
+
+
+@pytest.fixture
+def without_ipxe(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(arch.SNPONLY_X64, path=Path("/no/such/snponly.efi"))
+    monkeypatch.setitem(arch.DEFAULT_LOADERS, "x64-uefi", absent)
+
+
+@pytest.mark.usefixtures("without_ipxe")
+def test_a_package_that_is_not_installed_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    site = resolve(config(tmp_path))
+    assert site.loaders.missing == {"snponly.efi"}
+    assert site.loaders.find(7) == "loader snponly.efi is missing: apt-get install ipxe"
+
+
+@pytest.mark.usefixtures("without_ipxe")
+def test_check_names_the_package_of_a_missing_loader(tmp_path: Path) -> None:
+    (found,) = [item for item in look(config(tmp_path)) if item.subject == "loader snponly.efi"]
+    assert found.error is not None
+    assert found.error.hint == "apt-get install ipxe"
+
+
+def test_a_file_that_the_operator_names_must_be_there(tmp_path: Path) -> None:
+    mine = tmp_path / "arm64.efi"
+    named = f'\n[loaders]\narm64-uefi = "{mine}"\n'
+    with pytest.raises(PxebootError, match=r"loader arm64\.efi is missing"):
+        resolve(config(tmp_path, named))
+    mine.touch()
+    found = resolve(config(tmp_path, named)).loaders.find(11)
+    assert found == arch.Loader("arm64.efi", mine)
+
+
+def test_what_a_group_is_to_boot_with_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(arch.LPXELINUX, path=Path("/no/such"))
+    monkeypatch.setattr("pxeboot.preflight.LPXELINUX", absent)
+    with pytest.raises(PxebootError, match="lpxelinux") as caught:
+        resolve(config(tmp_path, loader="pxelinux"))
+    assert caught.value.hint == "apt-get install pxelinux"
+
+
+def test_a_wrong_key_of_loaders_is_refused_and_shown(tmp_path: Path) -> None:
+    wrong = config(tmp_path, '\n[loaders]\narm = "/a.efi"\n')
+    with pytest.raises(PxebootError, match=r"loaders\.arm: unknown platform"):
+        resolve(wrong)
+    (found,) = [item for item in look(wrong) if item.subject == "loaders"]
+    assert found.error is not None
+
+
+def test_each_loader_is_needed_once_though_many_numbers_share_it(tmp_path: Path) -> None:
+    assert [item.name for item in needed_loaders(config(tmp_path))] == ["undionly.kpxe", "snponly.efi"]
