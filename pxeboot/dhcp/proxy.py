@@ -38,9 +38,8 @@ def boot_server_ack(
     suboptions = dict(pxe_suboptions(client)) if _takes_suboptions(client) else {}
     item = _boot_item(request)
     if item is not None:
-        suboptions[BOOT_ITEM] = (
-            item  # PXE 2.1 §2.2.3: who chose from a menu takes no answer without his choice
-        )
+        # PXE 2.1 §2.2.3: who chose from a menu takes no answer without that choice.
+        suboptions[BOOT_ITEM] = item
     packet = _reply(MessageType.ACK, request, client, server, decision, suboptions)
     address, port = peer
     return Reply(packet, Broadcast() if address == _NOWHERE else Unicast(address, port))
