@@ -2,7 +2,6 @@
 
 import struct
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import IPv4Address
 
 from pxeboot.dhcp.options import (
@@ -15,6 +14,7 @@ from pxeboot.dhcp.options import (
     encode_options,
     read,
 )
+from pxeboot.dhcp.values import address_of
 from pxeboot.errors import MalformedPacket
 from pxeboot.mac import Mac
 
@@ -24,10 +24,6 @@ BOOTREQUEST, BOOTREPLY = 1, 2
 ETHERNET = 1
 MIN_BYTES = 300
 """BOOTP's size (RFC 951 §3); relays and ROMs drop what is shorter (RFC 1542 §2.1)."""
-
-ADDRESSES_KEPT = 65536
-address_of = lru_cache(ADDRESSES_KEPT)(IPv4Address)
-"""The address of four bytes. Making one takes a microsecond, and a storm names the same ones all the time."""
 
 OPTIONS_AT = 240
 """The fields of BOOTP and the magic cookie; options follow."""
