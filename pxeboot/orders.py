@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 
 from pxeboot.config import GroupConfig
 from pxeboot.errors import PxebootError
@@ -18,12 +18,26 @@ from pxeboot.web.token import LIFETIME_SECONDS, Claim, sign
 
 log = logging.getLogger(__name__)
 
+Addresses = tuple[str, IPv4Address | None, tuple[IPv4Address, ...]]
+"""A machine's own with its prefix length, its router, its DNS servers."""
+REUSE_SECONDS = 3600.0
+"""How long a loader that asks again in the same boot is told the very same, its token too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a machine is told to boot nothing, for its console and for the log."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a machine was told last, from what, and until when (Unix seconds) that may be repeated."""
+
+    source: tuple[object, ...]
+    instructions: Instructions
+    until: float
 
 
 class Orders:
@@ -35,6 +49,7 @@ class Orders:
         self._progress = progress
         self._library = library
         self._secret = secret
+        self._told: dict[Mac, _Told] = {}  # of nodes only, so no more than there are
 
     async def for_machine(self, mac: Mac, server: IPv4Address, loader: str) -> Instructions | Refusal:
         """The instructions for the boot that this machine is in, with a token made for it.
@@ -50,20 +65,34 @@ class Orders:
         except PxebootError as error:
             return self._refuse(mac, str(error))
         boot = await self._progress.ordered(mac, image.digest, loader)
-        claim = Claim(boot.id, mac, image.digest, int(time.time()) + LIFETIME_SECONDS)
+        addresses = await self._addresses(mac, server)
+        source = (boot.id, image.digest, server, addresses, node, group, self._site.config)
+        known, now = self._told.get(mac), time.time()
+        if known is not None and known.source == source and now < known.until:
+            log.debug("%s: asks again", mac)
+            return known.instructions
+        claim = Claim(boot.id, mac, image.digest, int(now) + LIFETIME_SECONDS)
         log.info("%s: boots %s, image %s (%s)", mac, node.name, group.image, image.digest[:12])
-        return await self._instructions(node, group, image, server, sign(claim, self._secret))
+        told = self._instructions(node, group, image, server, addresses, sign(claim, self._secret))
+        self._told[mac] = _Told(source, told, now + REUSE_SECONDS)
+        return told
 
     def _refuse(self, mac: Mac, reason: str) -> Refusal:
         log.warning("%s: nothing to boot: %s", mac, reason)
         return Refusal(reason)
 
-    async def _instructions(
-        self, node: Node, group: GroupConfig, image: Image, server: IPv4Address, token: str
+    def _instructions(
+        self,
+        node: Node,
+        group: GroupConfig,
+        image: Image,
+        server: IPv4Address,
+        addresses: Addresses,
+        token: str,
     ) -> Instructions:
         base = self._site.base_url(server)
         root = image.manifest.artefacts.root
-        address, router, dns = await self._addresses(node.mac, server)
+        address, router, dns = addresses
         return Instructions(
             mac=node.mac,
             name=node.name,
@@ -78,15 +107,13 @@ class Orders:
             dns=dns,
         )
 
-    async def _addresses(
-        self, mac: Mac, server: IPv4Address
-    ) -> tuple[str, IPv4Address | None, tuple[IPv4Address, ...]]:
+    async def _addresses(self, mac: Mac, server: IPv4Address) -> Addresses:
         """The machine's own lease, so that the initrd need not ask for it again."""
         now = time.time()
         for network in self._site.leasing:
             lease = await self._store.lease_of(network.config.subnet, mac)
             if lease is not None and lease.active(now):
-                prefix = IPv4Interface((lease.address, network.config.subnet.prefixlen))
+                prefix = f"{lease.address}/{network.config.subnet.prefixlen}"
                 dns = network.config.dns if network.config.dns is not None else (server,)
-                return str(prefix), network.config.router or network.address, dns
+                return prefix, network.config.router or network.address, dns
         return "", None, ()

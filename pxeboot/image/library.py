@@ -92,7 +92,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._images: dict[str, Image] = {}
-        self._tags: dict[str, tuple[int, TagFile]] = {}
+        self._tags: dict[str, tuple[Path, int, TagFile]] = {}
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
@@ -142,15 +142,15 @@ class Library:
 
     def history(self, name: str) -> tuple[TagStep, ...]:
         """Where a tag has pointed, newest first; nothing when there is no such tag."""
+        known = self._tags.get(name)
         try:
-            path = self._tag_path(name)
+            path = known[0] if known is not None else self._tag_path(name)
             changed = path.stat().st_mtime_ns
         except (PxebootError, FileNotFoundError):
             return ()
-        known = self._tags.get(name)
-        if known is None or known[0] != changed:
-            known = self._tags[name] = (changed, _read_tag(path))
-        return known[1].history
+        if known is None or known[1] != changed:
+            known = self._tags[name] = (path, changed, _read_tag(path))
+        return known[2].history
 
     def tags(self) -> dict[str, str]:
         """The digest of every tag, by name."""

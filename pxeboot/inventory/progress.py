@@ -86,6 +86,10 @@ class Progress:
     async def ordered(self, mac: Mac, image: str, loader: str) -> Boot:
         """The machine's loader asks what to boot: in this boot, or in one whose DHCP we did not see."""
         boot = await self._store.boot(mac)
+        if boot is not None and (boot.stage, boot.image, boot.loader) == (Stage.SCRIPT, image, loader):
+            boot = replace(boot, heard=time.time())
+            await self._save(boot, durable=False)  # what it was told is on disk
+            return boot
         if boot is None or boot.stage not in BEFORE_KERNEL_RUNS:
             boot = Boot.begin(secrets.token_hex(8), mac, "", time.time())
             await self._save(boot)

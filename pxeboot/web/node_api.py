@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address
 from typing import Literal
 
 from aiohttp import web
@@ -176,14 +177,20 @@ class NodeApi:
 
 def _address_of(request: web.Request) -> IPv4Address | None:
     """The client's address; None over anything but IPv4."""
+    return _ipv4(request.remote or "")
+
+
+@lru_cache(maxsize=4096)
+def _ipv4(text: str) -> IPv4Address | None:
     try:
-        address = ip_address(request.remote or "")
+        return IPv4Address(text)
     except ValueError:
         return None
-    return address if isinstance(address, IPv4Address) else None
 
 
 def _own_address(request: web.Request) -> IPv4Address:
     """Our address as the client reached it."""
     assert request.transport is not None
-    return IPv4Address(request.transport.get_extra_info("sockname")[0])
+    address = _ipv4(request.transport.get_extra_info("sockname")[0])
+    assert address is not None
+    return address

@@ -48,6 +48,20 @@ async def test_a_loader_that_asks_again_is_in_the_same_boot(house: House) -> Non
     assert len(await house.store.boots(MAC)) == 1
 
 
+async def test_a_loader_that_asks_again_is_told_the_same_until_something_changes(house: House) -> None:
+    first = await house.script()
+    assert await house.script() == first
+    await house.store.save_node(Node(MAC, "renamed"))
+    second = await house.script()
+    assert "pxeboot.name=renamed" in second
+    async with house.http.get(f"{await house.boot_path()}/kernel") as answer:
+        assert answer.status == 200
+    assert await house.script() == second  # the same boot, a stage back
+    await house.report(await house.boot_path(), stage="ready")
+    third = await house.script()
+    assert third != second  # another boot, another token
+
+
 async def test_an_unknown_machine_is_told_that_nobody_claims_it(house: House) -> None:
     assert "no group claims 52:54:00:00:00:02" in await house.script(OTHER)
 

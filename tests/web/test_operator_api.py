@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -20,7 +21,8 @@ from pxeboot.inventory.store import Store, open_store
 from pxeboot.mac import Mac
 from pxeboot.web.commands import Commands
 from pxeboot.web.operator_api import OperatorApi
-from tests.parts import make_site
+from pxeboot.web.views import node_view
+from tests.parts import SITE, make_site
 
 MAC = Mac("52:54:00:00:00:01")
 
@@ -93,16 +95,82 @@ async def test_a_node_can_be_announced_named_and_given_an_address(desk: Desk) ->
         ({"name": "Web 1"}, 400, "name: "),
         ({"nam": "x"}, 400, "nam: "),
         ({"address": "127"}, 400, "address: "),
+        ({"uuid": "00000000-0000-0000-0000-000000000000"}, 400, "boards tell that have none"),
+        ({"uuid": "x"}, 400, "uuid: "),
+        ({"options": {"ntp": "10.0.0.1"}}, 409, "options.ntp: no option has this name"),
+        ({"options": {"ntp-servers": "x"}}, 409, "options.ntp-servers: 'x' is not an IPv4 address"),
+        ({"options": {"51": 5}}, 409, "options.51: option 51 follows from the network's lease_seconds"),
     ],
 )
 async def test_a_setting_that_cannot_be_is_refused(
-    desk: Desk, body: dict[str, str], status: int, words: str
+    desk: Desk, body: dict[str, Any], status: int, words: str
 ) -> None:
     subnet = make_site(Path("/nowhere")).config.network[0].subnet
     await desk.store.bind(subnet, Mac("52:54:00:00:00:02"), IPv4Address("127.0.0.100"), 0.0, 1e12)
     answer = await desk.ask("PATCH", "/nodes/52:54:00:00:00:09", body)
     assert (answer[0], words in answer[1]["error"]) == (status, True)
     assert await desk.store.node(Mac("52:54:00:00:00:09")) is None
+
+
+UUID = "00112233-4455-6677-8899-aabbccddeeff"
+
+
+async def test_a_machine_is_announced_by_its_uuid_and_found_by_it(desk: Desk) -> None:
+    status, told = await desk.ask("PATCH", f"/nodes/{UUID}", {"name": "db1", "address": "127.0.0.9"})
+    assert (status, told["uuid"], told["by_uuid"], told["reserved"]) == (200, UUID, True, "127.0.0.9")
+    assert (await desk.ask("GET", f"/nodes/{UUID.upper()}"))[1]["name"] == "db1"
+    status, told = await desk.ask("PATCH", "/nodes/web1", {"uuid": UUID})
+    assert (status, f"the UUID {UUID} is db1's" in told["error"]) == (409, True)
+
+
+async def test_a_node_that_told_its_uuid_can_be_named_by_it(desk: Desk) -> None:
+    await desk.store.save_node(Node(MAC, "web1", uuid.UUID(UUID), first_seen=1.0))
+    _, told = await desk.ask("PATCH", f"/nodes/{UUID}", {"name": "db1"})
+    assert (told["mac"], told["name"], told["by_uuid"]) == (MAC, "db1", True)
+    _, told = await desk.ask("PATCH", "/nodes/db1", {"uuid": None})
+    assert (told["uuid"], told["by_uuid"]) == (None, False)
+
+
+async def test_a_uuid_that_two_tell_names_neither(desk: Desk) -> None:
+    await desk.store.save_node(Node(MAC, "web1", uuid.UUID(UUID)))
+    await desk.store.save_node(Node(Mac("52:54:00:00:00:02"), "web2", uuid.UUID(UUID)))
+    status, told = await desk.ask("PATCH", f"/nodes/{UUID}", {"name": "db1"})
+    assert (status, told["error"]) == (409, "web1, web2 tell the same UUID")
+
+
+async def test_options_are_set_replaced_and_taken_back(desk: Desk) -> None:
+    _, told = await desk.ask(
+        "PATCH", "/nodes/web1", {"options": {"ntp-servers": "10.0.0.1", "224": "hex:01"}}
+    )
+    assert told["options"] == {"ntp-servers": "10.0.0.1", "224": "hex:01"}
+    _, told = await desk.ask("PATCH", "/nodes/web1", {"options": {"42": ["10.0.0.2"], "224": None}})
+    assert told["options"] == {"42": ["10.0.0.2"]}
+    _, told = await desk.ask("PATCH", "/nodes/web1", {"name": "web1"})
+    assert told["options"] == {"42": ["10.0.0.2"]}
+
+
+async def test_who_is_spoken_of_is_known_from_then_on(desk: Desk) -> None:
+    await desk.ask("PATCH", "/nodes/web1", {})
+    known = await desk.store.node(MAC)
+    assert known is not None
+    assert known.known_since is not None
+    await desk.ask("PATCH", "/nodes/web1", {"name": "web2"})
+    again = await desk.store.node(MAC)
+    assert again is not None
+    assert again.known_since == known.known_since
+
+
+async def test_held_machines_are_listed_as_discovered(tmp_path: Path) -> None:
+    site = make_site(tmp_path, SITE.replace("[server]", '[server]\nunknown = "hold"'))
+    store = open_store(tmp_path)
+    await store.use_subnets(_subnets(site))
+    stranger = Mac("00:00:00:00:00:01")
+    for mac, name in ((stranger, "node-1"), (MAC, "node-2")):
+        await store.save_node(Node(mac, name, first_seen=1.0))
+    assert [(await node_view(node, site, store)).discovered for node in await store.nodes()] == [True, False]
+    await store.save_node(Node(stranger, "node-1", first_seen=1.0, known_since=2.0))
+    assert [(await node_view(node, site, store)).discovered for node in await store.nodes()] == [False, False]
+    await store.close()
 
 
 async def test_a_forgotten_node_is_gone(desk: Desk) -> None:
