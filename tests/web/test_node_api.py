@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, Stage
+from pxeboot.inventory.node import Node
 from pxeboot.pxe.client import Client
 from pxeboot.web.commands import Commands
 from pxeboot.web.node_api import NodeApi
