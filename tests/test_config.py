@@ -60,6 +60,16 @@ def test_the_pool_is_read_as_ranges() -> None:
         (NETWORK + 'pool = ["10.77.0.300"]', ["network.1.pool.1", "10.77.0.300"]),
         ('[[network]]\nsubnet = "10.77.0.1/24"\ninterface = "e"', ["network.1.subnet: '10.77.0.1/24'"]),
         ('[[network]]\nsubnet = "10.77.0.0/24"', ["none names an interface"]),
+        (NETWORK + 'options = { ntp-server = "10.0.0.1" }',
+         ["network.1.options: ntp-server: no option has this name; 'ntp-servers' has", "by name or number"]),
+        (NETWORK + 'options = { ntp-servers = ["ntp"] }',
+         ["network.1.options: ntp-servers: 'ntp' is not an IPv4 address", 'like ["10.0.0.1", "10.0.0.2"]']),
+        (NETWORK + 'options = { "51" = 60 }', ["network.1.options: 51: option 51 follows", "lease_seconds"]),
+        (NETWORK + 'options = { vendor-specific = { "300" = "a" } }',
+         ["network.1.options: vendor-specific: '300' is not the number of a sub-option", "a table"]),
+        (with_groups("*") + '\noptions = { "224" = 7 }', ["group.1.options: 224: 7 is not", "hex:0102"]),
+        (NETWORK + "options = 7", ["network.1.options"]),
+        ('[server]\nunknown = "maybe"\n' + NETWORK, ["server.unknown: 'maybe'", "'hold'"]),
         (NETWORK + NETWORK, ["10.77.0.0/24 and 10.77.0.0/24 overlap"]),
         (NETWORK + NETWORK.replace("77", "78"), ["interface 'eth1' stands in two networks"]),
         (NETWORK + '[[group]]\nname = "web"\nmatch = ["*"]', ["group.1.image: is missing"]),
@@ -72,6 +82,14 @@ def test_the_pool_is_read_as_ranges() -> None:
 def test_an_error_names_file_key_value_and_remedy(text: str, words: list[str]) -> None:
     told = refusal(text)
     assert [word for word in words if word not in told] == []
+
+
+def test_options_are_read_as_they_go_on_the_wire() -> None:
+    config = parse(
+        NETWORK
+        + 'options = { ntp-servers = ["10.0.0.1"], "224" = "hex:0102", vendor-specific = { "6" = "hex:08" } }'
+    )
+    assert config.network[0].options == {42: b"\x0a\0\0\1", 224: b"\1\2", 43: b"\6\1\x08"}
 
 
 def test_everything_else_may_go_to_one_group() -> None:

@@ -87,6 +87,23 @@ def test_a_reservation_holds_from_the_next_packet_on(server: Served) -> None:
     assert "hostname=web7" in udhcpc(server)
 
 
+def test_options_and_uuids_are_set_at_the_command_line(server: Served) -> None:
+    told = server.cli("node", "set", MAC, "--option", "domain-name=boot.example", "--option", "224=hex:01")
+    assert told.returncode == 0, told.stderr
+    told = server.cli("node", "set", MAC, "--option", 'vendor-specific={"6": "hex:08"}', "--option", "224=")
+    shown = server.cli("node", "show", MAC).stdout
+    assert 'option    domain-name = "boot.example"' in shown
+    assert 'option    vendor-specific = {"6": "hex:08"}' in shown
+    assert "224" not in shown
+    refused = server.cli("node", "set", MAC, "--option", "ntp-servers")
+    assert (refused.returncode, "has no =" in refused.stderr) == (1, True)
+    machine = "00112233-4455-6677-8899-aabbccddeeff"
+    told = server.cli("node", "set", machine, "--name", "db1")
+    assert (told.returncode, told.stdout) == (0, f"{machine}: db1, group web, address by pool\n")
+    assert "(not seen)" in server.cli("node", "list").stdout
+    assert machine in server.cli("node", "show", "db1").stdout
+
+
 def test_an_address_that_is_not_the_clients_is_refused(server: Served) -> None:
     server.cli("node", "set", MAC, "--address", "10.77.0.7")
     files = server.state_dir

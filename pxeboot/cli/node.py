@@ -31,7 +31,7 @@ def list_nodes(config: ConfigPath = None, state_dir: StateDir = None, as_json: A
     for node in told["nodes"]:
         table.add_row(
             node["name"],
-            _mac_of(node),
+            "(not seen)" if _is_unseen(node) else node["mac"],
             node["group"] or "-",
             node["address"] or (f"({node['reserved']})" if node["reserved"] else "-"),
             node["stage"] or ("discovered" if node["discovered"] else "-"),
@@ -88,7 +88,7 @@ def set_node(
         patch["options"] = dict(_option(text) for text in option)
     told = ask(state_dir_of(config, state_dir), "PATCH", f"/nodes/{node}", patch)
     typer.echo(
-        f"{_mac_of(told)}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
+        f"{told['uuid'] if _is_unseen(told) else told['mac']}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
     )
 
 
@@ -105,9 +105,9 @@ def _option(text: str) -> tuple[str, Any]:
     return name.strip(), value or None
 
 
-def _mac_of(node: dict[str, Any]) -> str:
-    """Its MAC address, or for a machine announced by UUID that has not come yet, that."""
-    return str(node["uuid"]) if node["by_uuid"] and is_unseen(Mac(node["mac"])) else str(node["mac"])
+def _is_unseen(node: dict[str, Any]) -> bool:
+    """Whether it was announced by its UUID and has not come yet, so that its MAC address is not known."""
+    return is_unseen(Mac(node["mac"]))
 
 
 @app.command()

@@ -116,6 +116,71 @@ async def test_a_name_or_address_belongs_to_one_node(store: Store) -> None:
     assert await store.node(B) is None
 
 
+async def test_what_an_operator_said_of_a_node_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
+    node = Node(A, "web1", UUID(int=5), by_uuid=True, known_since=7.5, options={"42": ["10.0.0.3"]})
+    await store.save_node(node)
+    again = await reopened(tmp_path)
+    assert await again.node(A) == node
+    assert await again.node_of_uuid(UUID(int=5)) == node
+    await again.close()
+
+
+async def test_a_uuid_belongs_to_one_node_and_only_where_it_was_named_by_it(store: Store) -> None:
+    await store.save_node(Node(A, "web1", UUID(int=5), by_uuid=True))
+    await store.save_node(Node(B, "web2", UUID(int=5)))  # it only told it
+    named = await store.node_of_uuid(UUID(int=5))
+    assert named is not None
+    assert named.mac == A
+    with pytest.raises(PxebootError, match=r"the UUID .*5 is web1's"):
+        await store.save_node(Node(B, "web2", UUID(int=5), by_uuid=True))
+    await store.forget_node(A)
+    assert await store.node_of_uuid(UUID(int=5)) is None
+
+
+async def test_a_node_moves_to_another_card_with_its_boots_and_its_address(
+    store: Store, tmp_path: Path
+) -> None:
+    await store.save_node(Node(A, "web1", UUID(int=5), address=NET[12], by_uuid=True))
+    await store.save_node(Node(B, "node-b"))
+    await store.save_boot(Boot.begin("ab" * 8, A, "", 1.0))
+    await store.save_boot(Boot.begin("cd" * 8, B, "", 2.0))
+    await store.move_node(A, Node(B, "web1", UUID(int=5), address=NET[12], by_uuid=True))
+    again = await reopened(tmp_path)
+    for one in (store, again):
+        assert [(node.mac, node.name) for node in await one.nodes()] == [(B, "web1")]
+        assert [(boot.id, boot.mac) for boot in await one.boots(B)] == [("ab" * 8, B)]
+        assert await one.boots(A) == []
+        assert await one.offer(NET, B, None, 0.0, 10.0) == NET[12]
+        named = await one.node_of_uuid(UUID(int=5))
+        assert named is not None
+        assert named.mac == B
+    await again.close()
+
+
+async def test_a_store_of_the_first_format_is_brought_up(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "pxeboot.sqlite") as db:
+        db.executescript(f"""
+            CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL,
+                                expires REAL NOT NULL);
+            CREATE TABLE node (mac TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT, grp TEXT,
+                               address TEXT UNIQUE, first_seen REAL);
+            CREATE TABLE boot (id TEXT PRIMARY KEY, mac TEXT NOT NULL, started REAL NOT NULL,
+                               record TEXT NOT NULL);
+            CREATE INDEX boot_of ON boot (mac, started);
+            INSERT INTO lease VALUES ('10.0.0.10', '{A}', 'bound', 100.0);
+            INSERT INTO node VALUES ('{A}', 'web1', NULL, NULL, NULL, 5.0);
+            INSERT INTO node VALUES ('{B}', 'node-52540000000b', NULL, NULL, NULL, 6.0);
+            PRAGMA user_version = 1;
+        """)
+    db.close()
+    for _ in range(2):
+        store = await reopened(tmp_path)
+        assert {node.mac: node.known_since for node in await store.nodes()} == {A: 5.0, B: None}
+        assert [lease.mac for lease in await store.leases()] == [A]
+        await store.save_node(Node(B, "node-52540000000b", first_seen=6.0))
+        await store.close()
+
+
 async def test_a_forgotten_node_is_gone_with_its_boots(store: Store, tmp_path: Path) -> None:
     await store.save_node(Node(A, "web1", address=NET[12]))
     await store.save_boot(Boot.begin("ab" * 8, A, "", 1.0))
