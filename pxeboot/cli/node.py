@@ -87,9 +87,9 @@ def set_node(
     if option:
         patch["options"] = dict(_option(text) for text in option)
     told = ask(state_dir_of(config, state_dir), "PATCH", f"/nodes/{node}", patch)
-    typer.echo(
-        f"{told['uuid'] if _is_unseen(told) else told['mac']}: {told['name']}, group {told['group']}, address {told['reserved'] or 'by pool'}"
-    )
+    machine = told["uuid"] if _is_unseen(told) else told["mac"]
+    address_told = told["reserved"] or "by pool"
+    typer.echo(f"{machine}: {told['name']}, group {told['group']}, address {address_told}")
 
 
 def _option(text: str) -> tuple[str, Any]:
