@@ -260,7 +260,8 @@ def _read_loaders(site: Site) -> dict[str, LoaderFile]:
     found = {}
     for loader in needed_loaders(site.config):
         if loader.name in site.loaders.missing:
-            log.warning("loader %s is missing: %s; who needs it is not answered", loader.name, remedy(loader))
+            level = logging.DEBUG if loader.rare else logging.WARNING
+            log.log(level, "loader %s is missing: %s; who needs it is ignored", loader.name, remedy(loader))
             continue
         try:
             data, modified = loader.path.read_bytes(), loader.path.stat().st_mtime

@@ -61,6 +61,10 @@ def _loaders(config: Config) -> Iterator[Finding]:
         yield Finding("loaders", "", error)
         return
     for loader in needed:
+        if loader.rare and not loader.path.is_file():
+            seen = f"missing, who needs it is not answered: {remedy(loader)}"
+            yield Finding(f"loader {loader.name}", seen)
+            continue
         yield _tried(f"loader {loader.name}", lambda loader=loader: str(find_loader(loader)))  # type: ignore[misc]
 
 

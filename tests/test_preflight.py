@@ -64,4 +64,14 @@ def test_a_wrong_key_of_loaders_is_refused_and_shown(tmp_path: Path) -> None:
 
 
 def test_each_loader_is_needed_once_though_many_numbers_share_it(tmp_path: Path) -> None:
-    assert [item.name for item in needed_loaders(config(tmp_path))] == ["undionly.kpxe", "snponly.efi"]
+    names = [item.name for item in needed_loaders(config(tmp_path))]
+    assert names == ["undionly.kpxe", "grubnetia32.efi", "snponly.efi"]
+
+
+def test_a_loader_that_few_need_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(arch.GRUB_X86, path=Path("/no/such/grubnetia32.efi"))
+    monkeypatch.setitem(arch.DEFAULT_LOADERS, "x86-uefi", absent)
+    (found,) = [item for item in look(config(tmp_path)) if item.subject == "loader grubnetia32.efi"]
+    assert (found.error, "apt-get install grub-efi-ia32-bin" in found.seen) == (None, True)
+    missing = resolve(config(tmp_path)).loaders.find(6)
+    assert missing == "loader grubnetia32.efi is missing: apt-get install grub-efi-ia32-bin"

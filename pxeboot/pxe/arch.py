@@ -15,6 +15,8 @@ class Loader:
     path: Path
     package: str = ""
     """The Debian package that puts it there; "" for a file of the operator's own."""
+    rare: bool = False
+    """Few sites have machines that need it, so that its absence is told only when one of them asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,12 @@ class Architecture:
 
 UNDIONLY = Loader("undionly.kpxe", Path("/usr/lib/ipxe/undionly.kpxe"), "ipxe")
 SNPONLY_X64 = Loader("snponly.efi", Path("/usr/lib/ipxe/snponly.efi"), "ipxe")
+GRUB_X86 = Loader(
+    "grubnetia32.efi",
+    Path("/usr/lib/grub/i386-efi/monolithic/grubnetia32.efi"),
+    "grub-efi-ia32-bin",
+    rare=True,
+)
 PXELINUX = Loader("pxelinux.0", Path("/usr/lib/PXELINUX/pxelinux.0"), "pxelinux")
 LPXELINUX = Loader("lpxelinux.0", Path("/usr/lib/PXELINUX/lpxelinux.0"), "pxelinux")
 LDLINUX = Loader("ldlinux.c32", Path("/usr/lib/syslinux/modules/bios/ldlinux.c32"), "syslinux-common")
@@ -88,8 +96,8 @@ ARCHITECTURES = {
     )
 }
 
-DEFAULT_LOADERS = {"x86-bios": UNDIONLY, "x64-uefi": SNPONLY_X64}
-"""By platform, what Debian 12 packages of iPXE. It has no build of it for any other."""
+DEFAULT_LOADERS = {"x86-bios": UNDIONLY, "x64-uefi": SNPONLY_X64, "x86-uefi": GRUB_X86}
+"""By platform, what Debian 12 packages for an amd64 machine: iPXE for two, GRUB for the third."""
 
 PI_FIRST_FILE = "bootcode.bin"
 """What a Raspberry Pi is told: a Pi 3's first file. Later ones know their files' names themselves."""

@@ -1,11 +1,15 @@
-"""Boot scripts: the same instructions in the words of iPXE and of PXELINUX."""
+"""Boot scripts: the same instructions in the words of iPXE, of PXELINUX and of GRUB."""
 
+import shlex
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from pxeboot.mac import Mac
 
 RETRY_SECONDS = 10
+GRUB_CONFIG = "grub/grub.cfg"
+"""What Debian's network images of GRUB ask for. It has no name in it: the machine is known by its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,27 @@ LABEL pxeboot
   KERNEL {told.url}/kernel
   INITRD {told.url}/initrd
   APPEND {kernel_command_line(told)}
+"""
+
+
+def grub_config(told: Instructions) -> str:
+    """For a GRUB that the operator gives firmware which iPXE is not packaged for.
+
+    It loads by TFTP, where the same paths are: Debian's images are without GRUB's `http`. The kernel's words
+    are quoted, for GRUB reads `$`, `;` and `&` as a shell does.
+    """
+    url = urlsplit(told.url)
+    device = f"(tftp,{url.hostname}){url.path}"
+    words = " ".join(shlex.quote(word) for word in kernel_command_line(told).split())
+    return f"""echo "pxeboot: {told.name} boots image {told.image[:12]}"
+if linux {device}/kernel {words}; then
+  if initrd {device}/initrd; then
+    boot
+  fi
+fi
+echo "pxeboot: loading failed, starting again in {RETRY_SECONDS} s"
+sleep {RETRY_SECONDS}
+reboot
 """
 
 

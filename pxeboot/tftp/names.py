@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -16,7 +16,7 @@ from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.orders import Orders, Refusal
-from pxeboot.pxe.script import pxelinux_config, pxelinux_name
+from pxeboot.pxe.script import GRUB_CONFIG, Instructions, grub_config, pxelinux_config, pxelinux_name
 from pxeboot.tftp.content import Content, File, Memory
 from pxeboot.tftp.folder import Folder
 from pxeboot.tftp.server import TransferRecord
@@ -54,7 +54,10 @@ class Names:
             return Memory(loader.data)
         mac = pxelinux_name(name)
         if mac is not None:
-            return await self._configuration(mac, server)
+            return await self._configuration(mac, server, "PXELINUX", pxelinux_config)
+        if name == GRUB_CONFIG:
+            mac = await self.progress.machine_at(IPv4Address(peer))
+            return None if mac is None else await self._configuration(mac, server, "GRUB", grub_config)
         artefact = _ARTEFACT.fullmatch(name)
         if artefact is not None:
             return await self._artefact(artefact[1], artefact[2])
@@ -68,9 +71,11 @@ class Names:
                 machine, f"tftp {_short(record.name)}", record.bytes, record.retransmissions
             )
 
-    async def _configuration(self, mac: Mac, server: IPv4Address) -> Content | None:
-        told = await self.orders.for_machine(mac, server, "PXELINUX")
-        return None if isinstance(told, Refusal) else Memory(pxelinux_config(told).encode())
+    async def _configuration(
+        self, mac: Mac, server: IPv4Address, loader: str, write: Callable[[Instructions], str]
+    ) -> Content | None:
+        told = await self.orders.for_machine(mac, server, loader)
+        return None if isinstance(told, Refusal) else Memory(write(told).encode())
 
     async def _artefact(self, token: str, name: str) -> Content:
         """What HTTP has under the same path, for loaders that speak only TFTP."""

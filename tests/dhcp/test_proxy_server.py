@@ -70,6 +70,17 @@ def test_firmware_is_told_at_67_and_at_4011_and_its_address_is_known(server: Ser
     assert server.ask("GET", f"/nodes/{MAC}")["stage"] == "loader"
 
 
+def test_grub_is_told_by_the_address_it_asks_from(server: Served) -> None:
+    give_client(server, ADDRESS)
+    url = f"tftp://{SERVER}/grub/grub.cfg"
+    assert server.cable.run("curl", "-s", url).returncode == 68  # not found: who asks?
+    assert ask(server, "discover-ovmf", 68, ("255.255.255.255", 67)) is not None
+    assert ask(server, "boot-server-ovmf", 4011, (SERVER, 4011)) is not None
+    told = server.cable.run("curl", "-s", url).stdout
+    assert f"if linux (tftp,{SERVER})/boot/" in told
+    assert f"BOOTIF=01-{MAC.replace(':', '-')}" in told
+
+
 def test_who_only_wants_an_address_hears_nothing(server: Served) -> None:
     assert ask(server, "discover-udhcpc", 68, ("255.255.255.255", 67)) is None
     assert ask(server, "request-udhcpc", 68, ("255.255.255.255", 67)) is None

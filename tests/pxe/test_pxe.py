@@ -19,6 +19,7 @@ from pxeboot.pxe.client import Client, identify
 from pxeboot.pxe.policy import decide
 from pxeboot.pxe.script import (
     Instructions,
+    grub_config,
     ipxe_refusal,
     ipxe_script,
     kernel_command_line,
@@ -110,12 +111,12 @@ def test_an_ipxe_without_http_gets_a_better_one() -> None:
     assert decide(client, WEB, URL, LOADERS).bootfile == "undionly.kpxe"
 
 
-@pytest.mark.parametrize("code", [6, 11, 19, 27, 99])
+@pytest.mark.parametrize("code", [10, 11, 19, 27, 99])
 def test_an_architecture_without_loader_is_met_with_silence_and_the_remedy(code: int) -> None:
     kind = "HTTPClient" if code == 19 else "PXEClient"
     decision = decide(Client(MAC, architecture=code, vendor_class=kind), WEB, URL, LOADERS)
     assert (decision.bootfile, decision.ignored) == ("", True)
-    key = {6: "x86-uefi", 11: "arm64-uefi", 19: "arm64-uefi", 27: "riscv64-uefi", 99: "99"}[code]
+    key = {10: "arm32-uefi", 11: "arm64-uefi", 19: "arm64-uefi", 27: "riscv64-uefi", 99: "99"}[code]
     assert f'[loaders] {key} = "/path/ipxe.efi"' in str(decision)
 
 
@@ -236,6 +237,19 @@ def test_pxelinux_has_no_initrd_word_to_fetch() -> None:
     assert f"  KERNEL {URL}/boot/TOKEN/kernel\n" in text
     assert f"  INITRD {URL}/boot/TOKEN/initrd\n" in text
     assert "initrd=" not in text
+
+
+def test_grub_loads_by_tftp_and_reads_no_word_as_its_own() -> None:
+    text = grub_config(replace(TOLD, url="http://10.77.0.1:8080/boot/TOKEN", kernel_args="quiet a=$b;c"))
+    assert "  if initrd (tftp,10.77.0.1)/boot/TOKEN/initrd; then\n" in text
+    line = next(line for line in text.splitlines() if line.startswith("if linux "))
+    assert line.startswith("if linux (tftp,10.77.0.1)/boot/TOKEN/kernel BOOTIF=01-52-54-00-77-00-01 ")
+    assert line.endswith(" quiet 'a=$b;c'; then")
+
+
+def test_32_bit_uefi_gets_grub_of_debian() -> None:
+    client = Client(MAC, architecture=6, vendor_class="PXEClient:Arch:00006:UNDI:003000")
+    assert decide(client, WEB, URL, LOADERS).bootfile == "grubnetia32.efi"
 
 
 @pytest.mark.parametrize(
