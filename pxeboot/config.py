@@ -150,7 +150,7 @@ class NetworkConfig(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _a_proxy_gives_no_addresses(self) -> Self:
         if self.mode == "proxy" and self.pool:
-            raise ValueError('pool: with mode = "proxy" another server gives the addresses')
+            raise ValueError("mode: a proxy has no pool, for another server gives the addresses")
         return self
 
     @model_validator(mode="after")
@@ -294,6 +294,7 @@ _HINTS = {
     "subnet": 'write the network itself, like "10.77.0.0/24"',
     "pool": 'write ranges inside the subnet that do not overlap, like ["10.77.0.100-10.77.0.199"]',
     "domain": 'write a domain in lower case, like "boot.example"',
+    "mode": 'leave the pool out, or write mode = "dhcp"; "proxy" is for a network with another DHCP server',
     "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
     "admin": 'write an address and a port, like "127.0.0.1:8080"',
     "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',

@@ -51,6 +51,8 @@ def test_the_pool_is_read_as_ranges() -> None:
         ("[server]\nhttp_port = 0\n" + NETWORK, ["server.http_port: 0", "greater than or equal to 1"]),
         ('[server]\nadmin = "127.0.0.1"\n' + NETWORK, ["server.admin: '127.0.0.1'", "127.0.0.1:8080"]),
         ("[tftp]\nmax_block_size = 4\n" + NETWORK, ["tftp.max_block_size: 4", "8 to 65464"]),
+        (NETWORK + 'mode = "proxy"\npool = ["10.77.0.9"]',
+         ["network.1: mode: a proxy has no pool", "leave the pool out"]),
         (NETWORK + "lease_seconds = 3\n", ["network.1.lease_seconds: 3", "60"]),
         (NETWORK + 'router = "10.78.0.1"', ["network.1: router: 10.78.0.1 is outside 10.77.0.0/24"]),
         (NETWORK + 'pool = ["10.77.1.1-10.77.1.9"]', ["pool: 10.77.1.1 is outside 10.77.0.0/24", "ranges"]),
