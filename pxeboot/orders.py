@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from pxeboot.config import GroupConfig
+from pxeboot.dhcp import options
+from pxeboot.dhcp.terms import make_terms
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Image, Library
 from pxeboot.inventory.node import Node, group_of
@@ -65,7 +67,7 @@ class Orders:
         except PxebootError as error:
             return self._refuse(mac, str(error))
         boot = await self._progress.ordered(mac, image.digest, loader)
-        addresses = await self._addresses(mac, server)
+        addresses = await self._addresses(node, group, server)
         source = (boot.id, image.digest, server, addresses, node, group, self._site.config)
         known, now = self._told.get(mac), time.time()
         if known is not None and known.source == source and now < known.until:
@@ -107,13 +109,14 @@ class Orders:
             dns=dns,
         )
 
-    async def _addresses(self, mac: Mac, server: IPv4Address) -> Addresses:
-        """The machine's own lease, so that the initrd need not ask for it again."""
+    async def _addresses(self, node: Node, group: GroupConfig, server: IPv4Address) -> Addresses:
+        """The machine's own lease with what DHCP gives it, so that the initrd need not ask for it again."""
         now = time.time()
         for network in self._site.leasing:
-            lease = await self._store.lease_of(network.config.subnet, mac)
+            lease = await self._store.lease_of(network.config.subnet, node.mac)
             if lease is not None and lease.active(now):
                 prefix = f"{lease.address}/{network.config.subnet.prefixlen}"
-                dns = network.config.dns if network.config.dns is not None else (server,)
-                return prefix, network.config.router or network.address, dns
+                terms = make_terms(network, group, node, server, network.config.lease_seconds)
+                routers = terms.addresses(options.ROUTER)
+                return prefix, routers[0] if routers else None, terms.addresses(options.DOMAIN_NAME_SERVER)
         return "", None, ()

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from pxeboot.config import GroupConfig
 from pxeboot.dhcp import custom, options
-from pxeboot.dhcp.options import read
+from pxeboot.dhcp.options import Option, read
 from pxeboot.dhcp.relay import RELAY_PORT, Way
 from pxeboot.dhcp.values import Route
 from pxeboot.errors import MalformedPacket
@@ -75,6 +75,13 @@ class Terms:
             available[options.DOMAIN_NAME_SERVER.code] = options.DOMAIN_NAME_SERVER.encode(self.dns)
         return {**available, **self.options, **self._routes()}
 
+    def addresses(self, option: Option) -> tuple[IPv4Address, ...]:
+        """The addresses in an option, for who does not ask by DHCP; none where the bytes are none."""
+        try:
+            return read(option, self.available) or ()
+        except MalformedPacket:
+            return ()
+
     def _routes(self) -> dict[int, bytes]:
         """Option 121 with the default route in it: who reads 121 leaves option 3 unread (RFC 3442)."""
         try:
@@ -110,20 +117,29 @@ class TermsBook:
         key = id(network), group.name if group else None, lease_seconds
         terms = self._made.get(key)
         if terms is None:
-            terms = self._made[key] = self._make(network, group, lease_seconds)
+            terms = self._made[key] = make_terms(network, group, None, self._server, lease_seconds)
         if node is not None and node.options:
-            terms = replace(terms, options={**terms.options, **custom.encode_all(node.options)})
+            terms = make_terms(network, group, node, self._server, lease_seconds)
         if way.identifier is not None or way.port != RELAY_PORT:
             terms = replace(terms, override=way.identifier, relay_port=way.port)
         return terms
 
-    def _make(self, network: Network, group: GroupConfig | None, lease_seconds: int) -> Terms:
-        config = network.config
-        return Terms(
-            server=self._server,
-            subnet=config.subnet,
-            router=config.router or network.address,
-            dns=config.dns if config.dns is not None else (self._server,),
-            lease_seconds=lease_seconds,
-            options={**config.options, **(group.options if group else {})},
-        )
+
+def make_terms(
+    network: Network, group: GroupConfig | None, node: Node | None, server: IPv4Address, lease_seconds: int
+) -> Terms:
+    """The terms for one machine, or for all of a group: a node's options hold over a group's, and those over
+    the network's."""
+    config = network.config
+    return Terms(
+        server=server,
+        subnet=config.subnet,
+        router=config.router or network.address,
+        dns=config.dns if config.dns is not None else (server,),
+        lease_seconds=lease_seconds,
+        options={
+            **config.options,
+            **(group.options if group else {}),
+            **(custom.encode_all(node.options) if node else {}),
+        },
+    )
