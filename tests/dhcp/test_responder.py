@@ -110,6 +110,14 @@ def test_a_reply_is_never_larger_than_the_client_takes() -> None:
     assert 12 not in reply.packet.options
 
 
+def test_what_is_echoed_gives_way_when_it_alone_is_too_large_but_for_the_relays() -> None:
+    long = {61: b"c" * 400, 82: b"r" * 200, 97: b"u" * 17}
+    request = replace(DISCOVER, options=DISCOVER.options | long)
+    reply = offer(request)
+    assert len(packet.encode(reply.packet)) <= 576 - 28
+    assert [code for code in reply.packet.options if code in long] == [82]
+
+
 def test_a_reply_fits_one_frame_whatever_the_client_says() -> None:
     request = captured("request-ovmf")
     assert request.options[57] == b"\xff\x00"
