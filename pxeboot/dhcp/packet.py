@@ -28,6 +28,7 @@ MIN_BYTES = 300
 OPTIONS_AT = 240
 """The fields of BOOTP and the magic cookie; options follow."""
 _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
+_KINDS = {MESSAGE_TYPE.encode(kind): kind for kind in MessageType}
 _NOWHERE = IPv4Address(0)
 
 
@@ -58,10 +59,12 @@ class Packet:
     @property
     def message_type(self) -> MessageType:
         """Option 53. Raises MalformedPacket where it is missing or unknown."""
-        kind = read(MESSAGE_TYPE, self.options)
-        if kind is None:
+        raw = self.options.get(MESSAGE_TYPE.code)
+        if raw is None:
             raise MalformedPacket("no message type: plain BOOTP")
-        assert isinstance(kind, MessageType)
+        kind = _KINDS.get(raw)
+        if kind is None:
+            raise MalformedPacket(f"message type {raw.hex()} is unknown")
         return kind
 
     @property

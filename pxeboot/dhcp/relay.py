@@ -62,8 +62,11 @@ def _relay_information(request: Packet) -> dict[int, bytes]:
 
 
 def _address(told: dict[int, bytes], code: int) -> IPv4Address | None:
+    raw = told.get(code)
+    if raw is None:
+        return None
     try:
-        address = decode_address(told[code])
-    except (KeyError, ValueError):
+        address = decode_address(raw)
+    except ValueError:
         return None
     return None if address == _NOWHERE else address

@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
+from uuid import UUID
 
 from pxeboot.config import GroupConfig
 from pxeboot.dhcp import options, packet, responder
@@ -23,6 +25,7 @@ from pxeboot.inventory.lease import Lease, LeaseState
 from pxeboot.inventory.node import Node, default_name, group_of, is_known
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
+from pxeboot.mac import Mac
 from pxeboot.pxe.client import Client, identify
 from pxeboot.pxe.policy import Decision, decide
 from pxeboot.site import Network, Site
@@ -33,7 +36,7 @@ OFFER_SECONDS = 60
 """How long an offered address is held: EDK2 may take 32 s to make up its mind."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each packet, and that would take three times as long
 class _Case:
     """One request: who asks, where, and what it is to be given."""
 
@@ -78,6 +81,7 @@ class DhcpService:
         self._progress = progress
         self._probers = probers
         self._send = send
+        self._base_url = site.base_url(address)  # its port is read at start only
         self._terms = TermsBook(address)
         self._forms = Forms()
         self.malformed = 0
@@ -273,9 +277,15 @@ class DhcpService:
     async def _recognise(self, client: Client) -> Node:
         networks = [network.config.subnet for network in self._site.leasing] if client.uuid else []
         node = await recognise(self._store, client.mac, client.uuid, networks)
-        return node or Node(client.mac, default_name(client.mac), client.uuid)
+        return node or _unnamed(client.mac, client.uuid)
 
     def _decide(self, client: Client, group: GroupConfig | None, *, held: bool) -> Decision:
         if held:
             return Decision("", "held until an operator names it")
-        return decide(client, group, self._site.base_url(self._address), self._site.loaders)
+        return decide(client, group, self._base_url, self._site.loaders)
+
+
+@lru_cache(4096)  # a machine asks four times or more in one boot
+def _unnamed(mac: Mac, uuid: UUID | None) -> Node:
+    """What stands for a machine of which nothing is written down."""
+    return Node(mac, default_name(mac), uuid)

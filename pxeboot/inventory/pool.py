@@ -68,7 +68,7 @@ class Pool:
         if number not in self._subnet or number in self._own:
             return False
         owner = self._reserved.get(number)
-        if owner != mac and (owner is not None or not any(number in item for item in self._ranges)):
+        if owner != mac and (owner is not None or not self._in_ranges(number)):
             return False
         lease = self._by_address.get(number)
         return lease is None or lease.free_for(mac, now)
@@ -164,6 +164,12 @@ class Pool:
             return  # who declined an address wants another
         if was_its or lease.state is not LeaseState.CONFLICT:  # the holder has not got it from us
             self._by_mac[lease.mac] = lease
+
+    def _in_ranges(self, number: int) -> bool:
+        for item in self._ranges:  # noqa: SIM110  `any` with a generator takes four times as long
+            if number in item:
+                return True
+        return False
 
     def _unused(self, mac: Mac, now: float) -> IPv4Address | None:
         for address in self._fresh:
