@@ -37,6 +37,7 @@ from pxeboot.tftp.names import Names
 from pxeboot.tftp.server import TftpServer, TransferRecord
 from pxeboot.tftp.transfer import TftpLimits
 from pxeboot.web.commands import Commands
+from pxeboot.web.downloads import Downloads
 from pxeboot.web.faults import http_log
 from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
@@ -179,6 +180,7 @@ class Server:
             self._library,
             self._orders,
             commands,
+            Downloads(self._site),
             self._secret,
             lambda: self._loaders,
         )

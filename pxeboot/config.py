@@ -25,6 +25,8 @@ DEFAULT_PATH = Path("pxeboot.toml")
 ANY_MACHINE = "*"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(kbit|Mbit|Gbit)")
+_UNITS = {"kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 _MAC_PATTERN = re.compile(r"(?:[0-9a-f]{2}:){1,5}\*|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
@@ -91,6 +93,17 @@ def _options(value: object) -> object:
     return custom.encode_all(value) if isinstance(value, dict) else value
 
 
+def _rate(value: object) -> object:
+    """Bits per second from words like "10Gbit"."""
+    if not isinstance(value, str):
+        return value
+    found = _RATE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"{value!r} is no rate")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+Rate = Annotated[int, BeforeValidator(_rate)]
 Name = Annotated[str, AfterValidator(host_name)]
 Range = Annotated[AddressRange, BeforeValidator(_range)]
 Pattern = Annotated[str, AfterValidator(machine_pattern)]
@@ -196,6 +209,30 @@ class DnsConfig(BaseModel, frozen=True, extra="forbid"):
     """Servers that are asked everything else; none: it is refused."""
 
 
+class HttpConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[http]` table: how much nodes get at once. Kernel and initrd are never refused."""
+
+    link: Rate | None = None
+    """What our link carries, bits per second; root downloads are then so many that each gets `min_share`."""
+    min_share: Rate = Field(default=200_000_000, ge=1)
+    """Bits per second; at 200 Mbit/s an image of 60 MB comes in 3 s."""
+    max_downloads: int | None = Field(default=None, ge=1)
+    """Root downloads at once, in place of `link`. Neither: no limit."""
+    max_connections_per_address: int = Field(default=64, ge=8)
+    """Firmware and our initrd use fewer than 4."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.link is not None and self.max_downloads is not None:
+            raise ValueError("max_downloads: link limits the downloads already")
+        return self
+
+    @property
+    def slots(self) -> int | None:
+        """Root downloads at once; None: no limit."""
+        return self.max_downloads if self.link is None else max(1, self.link // self.min_share)
+
+
 class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     """One `[[group]]`: machines that boot the same image in the same way."""
 
@@ -217,6 +254,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     network: tuple[NetworkConfig, ...] = Field(min_length=1)
     tftp: TftpConfig = TftpConfig()
     dns: DnsConfig | None = None
+    http: HttpConfig = HttpConfig()
     group: tuple[GroupConfig, ...] = ()
     loaders: dict[str, Path] = {}
     """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
@@ -295,6 +333,9 @@ _HINTS = {
     "pool": 'write ranges inside the subnet that do not overlap, like ["10.77.0.100-10.77.0.199"]',
     "domain": 'write a domain in lower case, like "boot.example"',
     "mode": 'leave the pool out, or write mode = "dhcp"; "proxy" is for a network with another DHCP server',
+    "link": 'write a rate, like "10Gbit"',
+    "min_share": 'write a rate, like "200Mbit"',
+    "max_downloads": "write link and min_share, or max_downloads alone",
     "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
     "admin": 'write an address and a port, like "127.0.0.1:8080"',
     "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',

@@ -51,6 +51,9 @@ def test_the_pool_is_read_as_ranges() -> None:
         ("[server]\nhttp_port = 0\n" + NETWORK, ["server.http_port: 0", "greater than or equal to 1"]),
         ('[server]\nadmin = "127.0.0.1"\n' + NETWORK, ["server.admin: '127.0.0.1'", "127.0.0.1:8080"]),
         ("[tftp]\nmax_block_size = 4\n" + NETWORK, ["tftp.max_block_size: 4", "8 to 65464"]),
+        ('[http]\nlink = "fast"\n' + NETWORK, ["http.link: 'fast' is no rate", '"10Gbit"']),
+        ('[http]\nlink = "1Gbit"\nmax_downloads = 5\n' + NETWORK,
+         ["http: max_downloads: link limits the downloads already", "alone"]),
         (NETWORK + 'mode = "proxy"\npool = ["10.77.0.9"]',
          ["network.1: mode: a proxy has no pool", "leave the pool out"]),
         (NETWORK + "lease_seconds = 3\n", ["network.1.lease_seconds: 3", "60"]),
@@ -92,6 +95,20 @@ def test_options_are_read_as_they_go_on_the_wire() -> None:
         + 'options = { ntp-servers = ["10.0.0.1"], "224" = "hex:0102", vendor-specific = { "6" = "hex:08" } }'
     )
     assert config.network[0].options == {42: b"\x0a\0\0\1", 224: b"\1\2", 43: b"\6\1\x08"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "slots"),
+    [
+        ("", None),
+        ('link = "10Gbit"', 50),
+        ('link = "1Gbit"\nmin_share = "62.5 Mbit"', 16),
+        ('link = "100Mbit"', 1),
+        ("max_downloads = 7", 7),
+    ],
+)
+def test_the_link_says_how_many_download_at_once(lines: str, slots: int | None) -> None:
+    assert parse(f"[http]\n{lines}\n{NETWORK}").http.slots == slots
 
 
 def test_everything_else_may_go_to_one_group() -> None:

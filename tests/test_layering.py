@@ -13,7 +13,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.conflict", "dhcp.proxy", "tftp.transfer", "inventory.pool",
-     "web.token", "web.ranges", "site", "dns.zone", "dns.message", "diagnose.servers"),
+     "web.token", "web.ranges", "web.admission", "site", "dns.zone", "dns.message", "diagnose.servers"),
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.server",
      "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",

@@ -1,5 +1,6 @@
 """What nodes ask over HTTP: boot scripts, artefacts, events, commands (design.md, section 5)."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
 from pxeboot.errors import PxebootError
-from pxeboot.image.library import Library
+from pxeboot.image.library import Image, Library
 from pxeboot.inventory.boot import Boot, Stage, WrongStep
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
@@ -20,7 +21,9 @@ from pxeboot.mac import Mac
 from pxeboot.orders import Orders, Refusal
 from pxeboot.pxe.script import ipxe_refusal, ipxe_script
 from pxeboot.site import Site
+from pxeboot.web.admission import Turn
 from pxeboot.web.commands import Commands
+from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile, send_artefact, send_loader
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
 
@@ -51,6 +54,7 @@ class NodeApi:
     library: Library
     orders: Orders
     commands: Commands
+    downloads: Downloads
     secret: bytes
     loaders: Callable[[], Mapping[str, LoaderFile]]
     """The boot loaders by name, as they are now."""
@@ -108,16 +112,31 @@ class NodeApi:
         except PxebootError as error:
             log.error("%s: cannot load %s: %s", claim.mac, name, error)
             raise web.HTTPNotFound(text=f"{error}\n") from error
+        if name == "root" and request.method == "GET":
+            turn = await self.downloads.turn(boot.mac)
+            if turn.place:
+                return _wait(boot.mac, turn)
+            whole = False
+            try:
+                response = await self._send(request, boot.mac, image)
+                whole = True
+            finally:
+                self.downloads.end(boot.mac, whole=whole)
+            return response
         stage = _STAGE_OF_ARTEFACT.get(name)
         if stage is not None and request.method == "GET":
-            await self.progress.reach(claim.mac, stage)
+            await self.progress.reach(boot.mac, stage)
+        return await self._send(request, boot.mac, image)
+
+    async def _send(self, request: web.Request, mac: Mac, image: Image) -> web.StreamResponse:
+        name = request.match_info["name"]
         facts = getattr(image.manifest.artefacts, name)
         try:
             response, sent = await send_artefact(request, getattr(image, name), facts.sha256, facts.size)
-        except ConnectionError as error:
-            log.info("%s: %s broke off: %s", boot.mac, name, error)
+        except (ConnectionError, asyncio.CancelledError) as error:
+            log.info("%s: %s broke off: %s", mac, name, error or "the client went away")
             raise
-        await self.progress.sent(claim.mac, f"http {name}", sent)
+        await self.progress.sent(mac, f"http {name}", sent)
         return response
 
     async def event(self, request: web.Request) -> web.StreamResponse:
@@ -125,8 +144,13 @@ class NodeApi:
         claim, boot = await self._admit(request)
         try:
             told = NodeEvent.model_validate_json(await request.read())
+            detail = told.detail
+            if told.stage == "image" and (place := self.downloads.place(claim.mac)):
+                detail = (
+                    f"queued, place {place}"  # the place of now, where the node knows only an earlier one
+                )
             await self.progress.report(
-                boot, Stage(told.stage), told.detail, told.done, told.total, _address_of(request)
+                boot, Stage(told.stage), detail, told.done, told.total, _address_of(request)
             )
         except ValidationError as error:
             raise web.HTTPBadRequest(text=f"{error.error_count()} errors in this event\n") from error
@@ -178,6 +202,13 @@ class NodeApi:
 def _address_of(request: web.Request) -> IPv4Address | None:
     """The client's address; None over anything but IPv4."""
     return _ipv4(request.remote or "")
+
+
+def _wait(mac: Mac, turn: Turn) -> web.Response:
+    """Tell a node to ask again (RFC 9110 §15.6.4). The place is for its console."""
+    log.debug("%s: waits for the image, place %d", mac, turn.place)
+    headers = {"Retry-After": str(turn.retry_seconds), "Queue-Place": str(turn.place)}
+    return web.Response(status=503, headers=headers, text=f"queued, place {turn.place}\n")
 
 
 @lru_cache(maxsize=4096)

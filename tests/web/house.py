@@ -18,7 +18,9 @@ from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store, open_store
 from pxeboot.mac import Mac
 from pxeboot.orders import Orders
+from pxeboot.site import Site
 from pxeboot.web.commands import Commands
+from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
 from tests.parts import make_site, put_image
@@ -33,6 +35,8 @@ Http = TestClient[web.Request, web.Application]
 class House:
     """The node API on loopback, and what stands behind it."""
 
+    site: Site
+    library: Library
     http: Http
     store: Store
     progress: Progress
@@ -44,10 +48,14 @@ class House:
             assert answer.status == 200
             return await answer.text()
 
-    async def boot_path(self) -> str:
-        found = re.search(r"(/boot/[^/ ]+)/kernel", await self.script())
+    async def boot_path(self, mac: Mac = MAC) -> str:
+        found = re.search(r"(/boot/[^/ ]+)/kernel", await self.script(mac))
         assert found is not None
         return found[1]
+
+    def put_root(self, root: bytes) -> None:
+        """Let the tag point to an image with this root."""
+        put_image(self.library, root=root)
 
     async def report(self, path: str, **event: object) -> int:
         async with self.http.post(f"{path}/event", json=event) as answer:
@@ -69,8 +77,9 @@ async def open_house(tmp_path: Path) -> AsyncIterator[House]:
     progress = Progress(store, Bus())
     orders = Orders(site, store, progress, library, SECRET)
     commands = Commands()
-    api = NodeApi(site, store, progress, library, orders, commands, SECRET, lambda: {LOADER.name: LOADER})
+    loaders = {LOADER.name: LOADER}
+    api = NodeApi(site, store, progress, library, orders, commands, Downloads(site), SECRET, lambda: loaders)
     await store.save_node(Node(MAC, "web1"))
     async with TestClient(TestServer(api.application())) as http:  # cancels handlers, as the app does
-        yield House(http, store, progress, commands, image.digest)
+        yield House(site, library, http, store, progress, commands, image.digest)
     await store.close()
