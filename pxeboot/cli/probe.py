@@ -41,14 +41,15 @@ def probe(
     asked = _links(interface)
     found = ask([link.name for link in asked], seconds)
     own = _own_server(state_dir_of(config, state_dir))
-    rows = [{**asdict(server), "kind": server.kind, "who": _who(server, asked, own)} for server in found]
+    rows = [{**asdict(server), "kind": server.kind, "whose": _whose(server, asked, own)} for server in found]
     if as_json:
         typer.echo(json.dumps({"servers": rows}, indent=2, default=str))
         return
     console = Console(highlight=False)
     if rows:
         console.print(_table(rows))
-    for line in remarks(found, [link.name for link in asked], own, seconds):
+    boots = [line for server in found if (line := _boots(server))]
+    for line in (*boots, *remarks(found, [link.name for link in asked], own, seconds)):
         console.print(line, soft_wrap=True, markup=False)
 
 
@@ -79,22 +80,32 @@ def _own_server(directory: Path) -> dict[str, IPv4Address]:
     return {item["interface"]: IPv4Address(item["address"]) for item in served}
 
 
-def _who(server: Server, asked: Sequence[Link], own: dict[str, IPv4Address]) -> str:
+def _whose(server: Server, asked: Sequence[Link], own: dict[str, IPv4Address]) -> str:
+    """ "ours": of the pxeboot asked through its socket; "this box": of another program here; or "another"."""
     link = next(link for link in asked if link.name == server.interface)
     if server.mac != link.mac:
-        return "another machine"
-    if own.get(server.interface) == server.server:
-        return "this box's pxeboot"
-    return "this box"
+        return "another"
+    return "ours" if own.get(server.interface) == server.server else "this box"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("interface", "server", "kind", "offers", "who", "MAC", "sent from"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("boot")
+    """One row per server; where a relay or a router stands before it, who that is."""
+    titles = {
+        "interface": "interface",
+        "server": "server",
+        "kind": "kind",
+        "offered": "offers",
+        "whose": "whose",
+    }
+    titles["mac"] = "MAC"
+    if any(row["address"] != row["server"] for row in rows):
+        titles["address"] = "sent from"
+    table = Table(*titles.values(), box=None, pad_edge=False)
     for row in rows:
-        boots = "\n".join(f"{name}: {boot}" for name, boot in row["boots"].items())
-        cells = ("interface", "server", "kind", "offered", "who", "mac", "address")
-        table.add_row(*(str(row[cell] or "-") for cell in cells), boots or "-")
+        table.add_row(*(str(row[key] or "-") for key in titles))
     return table
+
+
+def _boots(server: Server) -> str:
+    told = "; ".join(f"{name}: {boot}" for name, boot in server.boots.items())
+    return f"{server.interface}: {server.server} boots {told}" if told else ""

@@ -76,8 +76,7 @@ class Prober:
         self._taken, self._started = asyncio.Event(), asyncio.Event()
         self._raw: socket.socket | None = None
         self._mac = Mac("00:00:00:00:00:00")
-        self.unprobed = 0
-        """Addresses offered without a probe because too many machines waited for one."""
+        self._unprobed = 0  # offered without, since that was last told, because too many waited
 
     async def start(self) -> None:
         """Open the socket and begin to fill the stock. Raises OSError."""
@@ -125,7 +124,7 @@ class Prober:
         if self._raw is None or self._network() is None:
             return True
         if not self._probing.demand(address, client):
-            self.unprobed += 1
+            self._unprobed += 1
             return True
         self._go_on()
         self._started.set()
@@ -147,6 +146,9 @@ class Prober:
                 await asyncio.wait_for(self._taken.wait(), IDLE_SECONDS)
             self._taken.clear()
             await asyncio.sleep(REFILL_SECONDS)
+            if self._unprobed and not self._taken.is_set():  # the storm is over
+                log.info("%s: %d addresses were offered unprobed in a storm", self._interface, self._unprobed)
+                self._unprobed = 0
 
     async def _probe(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from pxeboot.dhcp.conflict import (
     MAX_PER_HOLDER,
     PROBE_SECONDS,
     PROBES,
+    REFILL,
     STARTS_PER_ROUND,
     STOCK,
     Conflict,
@@ -125,17 +126,17 @@ def test_probes_leave_in_small_bursts() -> None:
     assert [len(probing.tick(step / 100).ask) for step in range(3)] == [STARTS_PER_ROUND] * 3
 
 
-def test_the_stock_is_filled_once_it_is_half_empty() -> None:
+def test_the_stock_is_filled_up_in_batches() -> None:
     probing = Probing()
     assert probing.shortage == STOCK
     probing.add(map(ip, range(STOCK)))
     assert probing.shortage == 0  # under way
     run(probing, 0.0, 2.0)
-    for number in range(STOCK // 2):
+    for number in range(REFILL):
         assert probing.shortage == 0
         probing.take(ip(number))
-    assert probing.shortage == STOCK // 2
-    probing.add(map(ip, range(STOCK // 2, STOCK)))
+    assert probing.shortage == REFILL
+    probing.add(map(ip, range(REFILL, STOCK)))
     assert not probing.busy  # those are there
 
 

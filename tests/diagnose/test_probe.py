@@ -61,7 +61,7 @@ def test_our_own_server_on_this_box_hears_it_and_keeps_no_trace(server: Served) 
     mac = own.pop("mac")
     assert own == {
         "interface": INTERFACE, "server": SERVER, "address": SERVER, "kind": "DHCP", "offered": "10.77.0.100",
-        "gives_addresses": True, "gives_boot_only": False, "who": "this box's pxeboot",
+        "gives_addresses": True, "gives_boot_only": False, "whose": "ours",
     }  # fmt: skip
     assert boots["BIOS"] == f"undionly.kpxe from {SERVER}"
     assert boots["UEFI"] == f"snponly.efi from {SERVER}"
@@ -95,11 +95,13 @@ def test_a_rogue_and_a_proxy_are_told_apart_and_named(server: Served, tmp_path: 
         shown = server.cli("probe", "-i", INTERFACE, "--seconds", "2").stdout
     assert sorted(found) == [SERVER, "10.77.0.2", "10.77.0.3"]
     one, two = found["10.77.0.2"], found["10.77.0.3"]
-    assert (one["kind"], one["mac"], one["who"]) == ("DHCP", MAC, "another machine")
+    assert (one["kind"], one["mac"], one["whose"]) == ("DHCP", MAC, "another")
     assert one["boots"]["BIOS"] == "rogue.0 from 10.77.0.2"
     assert (two["kind"], two["mac"], two["offered"]) == ("ProxyDHCP", NEIGHBOUR, None)
     assert sorted(two["boots"]) == ["BIOS", "UEFI"]
     assert "2 servers give addresses (10.77.0.1, 10.77.0.2)" in shown
+    assert f"{INTERFACE}: 10.77.0.2 boots plain: rogue.0 from 10.77.0.2; BIOS: rogue.0" in shown
+    assert f"ProxyDHCP  -            another  {NEIGHBOUR}" in shown
     assert "did not answer" not in shown
 
 
