@@ -67,13 +67,21 @@ show_progress() {
     done
 }
 
-# Fetch what FILE lacks, once. Prints the HTTP status; status 0 or curl's own, its words in $PXEBOOT_RUN/curl.err.
+# Fetch what FILE lacks, once. Prints the HTTP status; status 0 or curl's own, its words in $PXEBOOT_RUN/curl.err
+# and the answer's headers in $PXEBOOT_RUN/curl.headers.
 fetch_rest() {
-    ask_server /root -f -S -C - -o "$1" --connect-timeout 5 --speed-limit 1024 --speed-time $STALL_S \
+    : >"$PXEBOOT_RUN/curl.headers"
+    ask_server /root -f -S -C - -o "$1" -D "$PXEBOOT_RUN/curl.headers" --connect-timeout 5 --speed-limit 1024 --speed-time $STALL_S \
         2>"$PXEBOOT_RUN/curl.err"
 }
 
-# Decide what follows one attempt: CURL_STATUS HTTP_STATUS. Prints
+# Print the number that header $1 of the last attempt's answer has, if any.
+header_number() {
+    sed -n "s/^$1: *\([0-9]\{1,4\}\)[[:space:]]*$/\1/Ip" "$PXEBOOT_RUN/curl.headers"
+}
+
+# Decide what follows one attempt: CURL_STATUS HTTP_STATUS RETRY_AFTER. Prints
+#   wait   the link is full, and the server has told when to ask again
 #   again  a broken or missing connection: take it up where it broke off
 #   anew   what we have cannot be continued (33: the server ignored our Range; 416: it has nothing after what we
 #          have, which curl takes for success)
@@ -83,6 +91,9 @@ after_attempt() {
         33-* | *-416) echo anew ;;
         0-*) echo "the server's image is not the size the boot script gave" ;;
         23-*) echo "no room left for the image" ;;
+        *-503)
+            [ -n "$3" ] && echo wait || echo again
+            ;;
         *-403) echo "the server refuses this boot's token (HTTP 403)" ;;
         *-404) echo "the server has no image for this boot (HTTP 404)" ;;
         *-4??) echo "the server refuses the image (HTTP $2)" ;;
@@ -98,18 +109,29 @@ attempt_problem() {
     esac
 }
 
+# Wait as the server asked: SECONDS, at PLACE in its queue. What it chose is spread over the rack already.
+wait_turn() {
+    [ "$2" = "$wait_shown" ] || say "image: queued, place $2"
+    wait_shown=$2
+    sleep "$1"
+}
+
 # Load FILE of SIZE bytes, however often the connection breaks or the server is away; fails only for what waiting
 # does not mend. A server killed and started again is asked for the rest.
 load_file() {
-    load_failures=0
+    load_failures=0 wait_shown=''
     until [ "$(bytes_of "$1")" -eq "$2" ]; do
         load_before=$(bytes_of "$1")
         load_http=$(fetch_rest "$1")
-        load_next=$(after_attempt $? "${load_http##*"$NEWLINE"}")
+        load_next=$(after_attempt $? "${load_http##*"$NEWLINE"}" "$(header_number Retry-After)")
         load_now=$(bytes_of "$1")
         [ "$load_now" -ne "$2" ] || return 0
         case $load_next in
             again) ;;
+            wait)
+                wait_turn "$(header_number Retry-After)" "$(header_number Queue-Place)"
+                continue
+                ;;
             anew) rm -f "$1" ;;
             *)
                 [ "${load_http##*"$NEWLINE"}" -ge 400 ] || rm -f "$1" # a refusal spoils nothing already here

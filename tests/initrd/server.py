@@ -22,6 +22,8 @@ class BootServer:
     """For each coming answer, after how many bytes the connection breaks."""
     refusals: list[int] = field(default_factory=list)
     """HTTP statuses of the coming answers, to /root and /event alike."""
+    places: list[int] = field(default_factory=list)
+    """Places in the queue, each told once before the image is given; the pause is as many seconds."""
     honours_range: bool = True
     tokens: list[str] = field(default_factory=list)
     """New tokens, one for each coming event."""
@@ -66,6 +68,9 @@ class BootServer:
         self.ranges.append(request.headers.get("Range"))
         if self.refusals:
             return web.Response(status=self.refusals.pop(0), text="no")
+        if self.places:
+            place = str(self.places.pop(0))
+            return web.Response(status=503, headers={"Retry-After": place, "Queue-Place": place})
         start = request.http_range.start or 0 if self.honours_range else 0
         if start and start >= len(self.image):
             return web.Response(status=416)

@@ -50,25 +50,29 @@ def test_free_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("curl", "http", "decision"),
+    ("curl", "http", "retry", "decision"),
     [
-        (7, "000", "again"),
-        (28, "200", "again"),
-        (18, "206", "again"),
-        (22, "500", "again"),
-        (22, "503", "again"),
-        (33, "200", "anew"),
-        (22, "416", "anew"),
-        (0, "416", "anew"),
-        (22, "403", "the server refuses this boot's token (HTTP 403)"),
-        (22, "404", "the server has no image for this boot (HTTP 404)"),
-        (22, "410", "the server refuses the image (HTTP 410)"),
-        (23, "200", "no room left for the image"),
-        (0, "200", "the server's image is not the size the boot script gave"),
+        (7, "000", "", "again"),
+        (28, "200", "", "again"),
+        (18, "206", "", "again"),
+        (22, "500", "", "again"),
+        (22, "503", "", "again"),
+        (22, "503", "12", "wait"),
+        (33, "200", "", "anew"),
+        (22, "416", "", "anew"),
+        (0, "416", "", "anew"),
+        (22, "403", "", "the server refuses this boot's token (HTTP 403)"),
+        (22, "404", "", "the server has no image for this boot (HTTP 404)"),
+        (22, "410", "", "the server refuses the image (HTTP 410)"),
+        (23, "200", "", "no room left for the image"),
+        (0, "200", "", "the server's image is not the size the boot script gave"),
     ],
 )
-def test_what_follows_an_attempt_is_a_table(tmp_path: Path, curl: int, http: str, decision: str) -> None:
-    assert call(tmp_path, FILES, 'after_attempt "$@"', str(curl), http).stdout.decode() == decision + "\n"
+def test_what_follows_an_attempt_is_a_table(
+    tmp_path: Path, curl: int, http: str, retry: str, decision: str
+) -> None:
+    done = call(tmp_path, FILES, 'after_attempt "$@"', str(curl), http, retry)
+    assert done.stdout.decode() == decision + "\n"
 
 
 async def test_an_image_is_loaded_and_reported(tmp_path: Path) -> None:
@@ -105,6 +109,20 @@ async def test_a_server_in_trouble_is_asked_again(tmp_path: Path) -> None:
         status, console = await load(server, tmp_path, "report() { :; };" + DOWNLOAD_AND_VERIFY)
     assert status == 0, console
     assert "broke off at 0 MB: HTTP 503" in console
+
+
+async def test_a_node_waits_for_its_turn_as_the_server_says(tmp_path: Path) -> None:
+    script = 'sleep() { echo "slept $1"; command sleep 0.05; };' + DOWNLOAD_AND_VERIFY
+    async with BootServer(IMAGE, places=[37, 37, 2], cuts=[1000]).serving() as server:
+        status, console = await load(server, tmp_path, script)
+    assert (status, (tmp_path / "root").read_bytes() == IMAGE) == (0, True), console
+    assert [line for line in console.splitlines() if "queued" in line or "slept 37" in line] == [
+        "pxeboot: image: queued, place 37",
+        "slept 37",
+        "slept 37",
+        "pxeboot: image: queued, place 2",
+    ]
+    assert server.ranges == [None, None, None, None, "bytes=1000-"]
 
 
 async def test_a_server_that_ignores_ranges_sends_it_all_again(tmp_path: Path) -> None:
