@@ -33,6 +33,8 @@ MEGABYTES = {1: 16, 16: 4, 64: 1, 256: 0.5}
 """What each client reads, by how many there are."""
 LOSS_MEGABYTES = 0.25
 SECONDS = 300.0
+_FIRST = ("chrt", "--fifo", "10")
+"""Both ends go before everything else on their cores: what else this machine does is not measured."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,12 @@ def cases(quick: bool, loss: bool) -> list[Case]:
 def measure(laid: Wire, server: Server, case: Case, root: Path) -> Result | None:
     """One run; None where the server does not do windows."""
     log = root.parent / f"{server.name}.log"
-    with laid.serving(server.command(root), log) as process:
+    with laid.serving([*_FIRST, *server.command(root)], log) as process:
         wait_until_served(laid)
         before = _cpu_seconds(process.pid)
         load = ["-m", "bench.tftp_load", SERVER_ADDRESS, str(root / f"file{case.size}"), f"file{case.size}"]
         numbers = [str(case.clients), str(case.block_size), str(case.window)]
-        told = laid.load_from([sys.executable, *load, *numbers], SECONDS)
+        told = laid.load_from([*_FIRST, sys.executable, *load, *numbers], SECONDS)
         time.sleep(0.2)  # children that have ended are waited for by their parent
         used = _cpu_seconds(process.pid) - before
     outcome = json.loads(told)
@@ -244,7 +246,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, help="only rows with this window")
     parser.add_argument("--write", type=Path, help="append the table to this file")
     told = parser.parse_args()
-    check({"dnsmasq": "dnsmasq-base", "nft": "nftables", "ethtool": "ethtool", "taskset": "util-linux"})
+    check({"dnsmasq": "dnsmasq-base", "nft": "nftables", "ethtool": "ethtool", "chrt": "util-linux"})
     lines = [f"{date.today()}, {machine()}. MB/s (server's CPU per MB, slowest client / median client)."]
     with tempfile.TemporaryDirectory() as folder, wire("pxeboot-bench-tftp") as laid:
         programs, root = Path(folder) / "programs", Path(folder) / "root"

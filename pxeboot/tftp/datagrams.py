@@ -12,11 +12,11 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
+BATCH = 32
 """Datagrams per system call."""
 MAX_DATAGRAM = 2048
 """More than any request or ACK, bytes; what is longer is cut."""
@@ -68,9 +68,7 @@ class _Control(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
-_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg  # without argtypes: checking them doubles a call's cost
 
 _PEERS = tuple(struct.Struct("=" + "Q8x" * count) for count in range(BATCH + 1))
 _WORDS = tuple(struct.Struct(f">{count}I") for count in range(BATCH + 1))
@@ -119,11 +117,11 @@ class Inbox:
             header = message.header
             header.name, header.name_length = names + 16 * slot, 16
             header.iov, header.iov_count = ctypes.addressof(self._iovs) + 32 * slot, 2
-        self._start = ctypes.addressof(self._messages)
+        self._start = ctypes.c_void_p(ctypes.addressof(self._messages))
         self._blank = bytes(len(self._heads))
 
-    def receive(self) -> Sequence[tuple[int, int]]:
-        """Peer and first four bytes, big endian, of each datagram that waits; BATCH at most, maybe none.
+    def receive(self) -> Iterable[tuple[int, int]]:
+        """Peer and first four bytes, big endian, of each datagram that waits; BATCH at most, false for none.
 
         A shorter datagram is padded with zeros. Errors are those of single datagrams, or of an interface
         that is down: the next call tells.
@@ -134,7 +132,7 @@ class Inbox:
             return ()
         peers = _PEERS[count].unpack_from(self._names)
         words = _WORDS[count].unpack_from(self._heads)
-        return tuple(zip(peers, words, strict=True))
+        return zip(peers, words, strict=True)
 
     def datagram(self, index: int) -> bytes:
         """The whole of a datagram received last, MAX_DATAGRAM + 4 bytes at most."""
@@ -153,19 +151,23 @@ class Outbox:
         self._descriptor = sock.fileno()
         self._plain = _Slots(segmented=False)
         self._windows = _Slots(segmented=True)
+        self.put_one = self._plain.add
+        """Send one packet: peer, packets, offset and length as for `put`."""
+        self.put_address = self._plain.add_address
+        """The same with an address in place of the offset."""
 
-    def put(self, peer: int, packets: Packets, offset: int, length: int, window: bool = False) -> None:
-        """Send `length` bytes of `packets` from byte `offset` on. Both are multiples of the stride, but for
-        the last packet; at most MAX_SEGMENTS packets and MAX_SEGMENTED bytes.
+    def put(self, peer: int, packets: Packets, offset: int, length: int) -> None:
+        """Send a window: `length` bytes of `packets` from byte `offset` on. Both are multiples of the stride,
+        but for the last packet; at most MAX_SEGMENTS packets and MAX_SEGMENTED bytes.
 
-        Parts of windows overtake other packets, so a peer that has windows gets all its blocks in them.
+        Windows overtake single packets, so a peer that has windows gets all its blocks by this.
         """
-        if window and self.segments:
-            self._windows.add(peer, packets, packets.address + offset, length)
+        if self.segments:
+            self._windows.add(peer, packets, offset, length)
             return
         stride = packets.stride
         while length > 0:
-            self._plain.add(peer, packets, packets.address + offset, length if length < stride else stride)
+            self._plain.add(peer, packets, offset, length if length < stride else stride)
             offset += stride
             length -= stride
 
@@ -179,11 +181,16 @@ class Outbox:
 
         What cannot be sent for another reason is lost, as the network may lose it: no route, a firewall.
         """
-        return self._flush(self._windows, self._one_failed) and self._flush(self._plain, _log_lost)
+        return (not self._windows.waiting or self._flush(self._windows, self._one_failed)) and (
+            not self._plain.waiting or self._flush(self._plain, _log_lost)
+        )
 
     def _flush(self, slots: "_Slots", failed: Callable[["_Slots", int], None]) -> bool:
         while slots.waiting:
             sent = _sendmmsg(self._descriptor, slots.start, slots.load(), 0)
+            if sent == len(slots.waiting):
+                slots.clear()
+                return True
             if sent > 0:
                 slots.drop(sent)
                 continue
@@ -230,16 +237,23 @@ class _Slots:
                 self._controls[slot] = _Control(18, socket.SOL_UDP, _UDP_SEGMENT)
                 header.control = controls + ctypes.sizeof(_Control) * slot
                 header.control_length = ctypes.sizeof(_Control)
-        self.start = ctypes.addressof(self._messages)
+        self.start = ctypes.c_void_p(ctypes.addressof(self._messages))
 
-    def add(self, peer: int, packets: Packets, address: int, length: int) -> None:
+    def add(self, peer: int, packets: Packets, offset: int, length: int) -> None:
+        self.add_address(peer, packets, packets.address + offset, length)
+
+    def add_address(self, peer: int, packets: Packets, address: int, length: int) -> None:
         self._parts += (address, length, peer, 0)
         self.waiting.append(packets)
 
     def load(self) -> int:
         """Write the first messages where the kernel looks for them; how many."""
-        count = min(len(self.waiting), BATCH)
-        _SLOTS[count].pack_into(self._slots, 0, *self._parts[: 4 * count])
+        count = len(self.waiting)
+        if count <= BATCH:
+            _SLOTS[count].pack_into(self._slots, 0, *self._parts)
+        else:
+            count = BATCH
+            _SLOTS[count].pack_into(self._slots, 0, *self._parts[: 4 * count])
         if self._segmented:
             for slot in range(count):
                 self._controls[slot].value = self.waiting[slot].stride
@@ -248,6 +262,10 @@ class _Slots:
     def first(self) -> tuple[int, Packets, int, int]:
         address, length, peer, _ = self._parts[:4]
         return peer, self.waiting[0], address, length
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self.waiting.clear()
 
     def drop(self, count: int) -> None:
         del self._parts[: 4 * count], self.waiting[:count]

@@ -8,14 +8,14 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from pxeboot.errors import MalformedPacket
 from pxeboot.tasks import Tasks
 from pxeboot.tftp.content import Content, Piece, Pieces
 from pxeboot.tftp.datagrams import Inbox, Outbox, Packets, address_of
 from pxeboot.tftp.packet import Error, ErrorCode, Opcode, OptionAck, Packet, ReadRequest, decode, encode
-from pxeboot.tftp.transfer import Transfer
+from pxeboot.tftp.transfer import MIN_WAIT_S, Transfer
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,15 @@ _REQUESTS = (int(Opcode.RRQ), int(Opcode.WRQ))
 
 
 class Delivery:
-    """One transfer and what it sends."""
+    """One transfer and what it sends.
 
-    __slots__ = ("begun", "block_size", "content", "has_windows", "loading", "name", "oack", "peer", "piece",
-                 "request", "transfer")  # fmt: skip
+    Where nothing but lock step is to be expected, it says what each ACK will be answered with, so that this
+    takes no more than a comparison; `settle` tells the transfer afterwards.
+    """
+
+    __slots__ = ("_counted", "awaits", "base", "begun", "block_size", "content", "heard_at",
+                 "loading", "name", "oack", "peer", "piece", "put", "request", "stride", "transfer",
+                 "until")  # fmt: skip
 
     def __init__(
         self, request: ReadRequest, name: str, peer: int, content: Content, transfer: Transfer
@@ -48,13 +53,40 @@ class Delivery:
         self.content = content
         self.transfer = transfer
         self.block_size = transfer.granted.block_size
-        self.has_windows = transfer.granted.window_size > 1
-        self.begun = 0.0
+        self.stride = self.block_size + 4
         self.oack = _alone(OptionAck({key: str(value) for key, value in transfer.granted.options.items()}))
+        self.begun = 0.0
+        self.heard_at = 0.0
+        """When an ACK or a deadline last had something sent."""
         self.piece: Piece | None = None
         """Where it is; all that it holds of the content."""
+        self.put: Callable[[int, Piece, int, int], None]
+        """How the outbox takes its blocks."""
         self.loading = False
         """A piece is being read from the disk."""
+        self.awaits = 0
+        """The next ACK in lock step, as the word it is on the wire,"""
+        self.until = 0
+        """the one at which that ends,"""
+        self.base = 0
+        """and, with `stride` bytes for each, where the packet that answers it is in memory."""
+        self._counted = 0
+
+    def expect(self, sent: int) -> None:
+        """Block `sent` of `piece` has just been sent, alone."""
+        piece = self.piece
+        if piece is None:
+            return
+        self.awaits = self._counted = _ACK << 16 | sent & 0xFFFF
+        answers = min(self.transfer.steps, piece.stop - 1 - sent, 0xFFFF - (sent & 0xFFFF))
+        self.until = self.awaits + answers
+        self.base = piece.address + (sent + 1 - piece.first) * self.stride - self.awaits * self.stride
+
+    def settle(self) -> None:
+        """Let the transfer know of the ACKs that were only counted, and count no more."""
+        if self.awaits != self._counted:
+            self.transfer.step(self.awaits - self._counted, self.heard_at)
+        self.awaits = self._counted = self.until = 0
 
 
 class Deliveries:
@@ -88,19 +120,25 @@ class Deliveries:
 
     def find(self, peer: int) -> Delivery | None:
         """The transfer under way to that peer."""
-        return self._under_way.get(peer)
+        delivery = self._under_way.get(peer)
+        if delivery is not None:
+            delivery.settle()
+        return delivery
 
     def begin(self, delivery: Delivery) -> None:
         """Send its first packets."""
         delivery.begun = now = self._loop.time()
+        lock_step = delivery.transfer.granted.window_size == 1
+        delivery.put = self._outbox.put_one if lock_step else self._outbox.put
         self._under_way[delivery.peer] = delivery
-        self._put(delivery, delivery.transfer.start(now))
+        self._put(delivery, delivery.transfer.start(now), now)
         self._flush()
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def stop(self, delivery: Delivery, reason: str) -> None:
         """End a transfer as failed."""
+        delivery.settle()
         delivery.transfer.abandon(reason)
         self._end(delivery)
 
@@ -129,14 +167,19 @@ class Deliveries:
             elif not watches or now - self._heard_at > WATCH_SECONDS:
                 return
 
-    def _take_all(self, received: Sequence[tuple[int, int]], now: float) -> None:
-        under_way = self._under_way
+    def _take_all(self, received: Iterable[tuple[int, int]], now: float) -> None:
+        under_way, put = self._under_way, self._outbox.put_address
         for index, (peer, word) in enumerate(received):
             delivery = under_way.get(peer)
-            if delivery is not None and word >> 16 == _ACK:
-                self._put(delivery, delivery.transfer.acknowledge(word & 0xFFFF, now))
-            else:
+            if delivery is None or word >> 16 != _ACK:
                 self._take_other(peer, word >> 16, self._inbox.datagram(index), now)
+            elif word == delivery.awaits and word < delivery.until and delivery.piece is not None:
+                delivery.awaits = word + 1
+                delivery.heard_at = now
+                put(peer, delivery.piece, delivery.base + word * delivery.stride, delivery.stride)
+            else:
+                delivery.settle()
+                self._put(delivery, delivery.transfer.acknowledge(word & 0xFFFF, now), now)
 
     def _take_other(self, peer: int, opcode: int, data: bytes, now: float) -> None:
         """A datagram that is no ACK, or whose sender has no transfer."""
@@ -145,7 +188,8 @@ class Deliveries:
             if self._requested is not None and opcode in _REQUESTS:
                 self._requested(data, address_of(peer))
             elif delivery is not None:
-                self._put(delivery, delivery.transfer.receive(data, now))
+                delivery.settle()
+                self._put(delivery, delivery.transfer.receive(data, now), now)
             elif peer not in self._lingering and not isinstance(decode(data), Error):  # never answered
                 log.debug("%s: sent to the port of transfers without having one", address_of(peer)[0])
                 self._put_alone(peer, Error(ErrorCode.UNKNOWN_TRANSFER_ID, "Unknown transfer ID"))
@@ -153,15 +197,16 @@ class Deliveries:
             self.dropped += 1
             log.debug("%s: dropped a packet: %s", address_of(peer)[0], error)
 
-    def _put(self, delivery: Delivery, blocks: range) -> None:
+    def _put(self, delivery: Delivery, blocks: range, now: float) -> None:
         """Have these blocks sent with the next flush; none may mean that the transfer has ended."""
         first, stop = blocks.start, blocks.stop
         if first == stop:
             if delivery.transfer.result is not None:
                 self._end(delivery)
             return
+        delivery.heard_at = now
         if first == 0:
-            self._outbox.put(delivery.peer, delivery.oack, 0, delivery.oack.length)
+            self._outbox.put_one(delivery.peer, delivery.oack, 0, delivery.oack.length)
             return
         piece = delivery.piece
         while first < stop:
@@ -169,18 +214,18 @@ class Deliveries:
                 piece = self._find(delivery, blocks, first)
                 if piece is None:
                     return
-            end = stop if stop < piece.stop else piece.stop
+            end = min(stop, piece.stop)
             offset = (first - piece.first) * piece.stride
             length = (end - first) * piece.stride
-            left = piece.length - offset
-            self._outbox.put(
-                delivery.peer, piece, offset, length if length < left else left, delivery.has_windows
-            )
+            delivery.put(
+                delivery.peer, piece, offset, min(length, piece.length - offset)
+            )  # the last is short
             first = end
+        delivery.expect(stop - 1)
 
     def _put_alone(self, peer: int, packet: Packet) -> None:
         alone = _alone(packet)
-        self._outbox.put(peer, alone, 0, alone.length)
+        self._outbox.put_one(peer, alone, 0, alone.length)
 
     def _find(self, delivery: Delivery, blocks: range, first: int) -> Piece | None:
         """The piece that `first` is in; or None, and the blocks from there on are sent when it is read."""
@@ -213,7 +258,8 @@ class Deliveries:
             if delivery.transfer.result is not None:
                 delivery.content.close()
         if delivery.transfer.result is None:
-            self._put(delivery, blocks)
+            delivery.settle()
+            self._put(delivery, blocks, self._loop.time())
         self._flush()
 
     def _cannot_read(self, delivery: Delivery, error: OSError) -> None:
@@ -248,8 +294,11 @@ class Deliveries:
     def _tick(self) -> None:
         now = self._loop.time()
         if not self._outbox.full:
-            for delivery in [item for item in self._under_way.values() if item.transfer.deadline <= now]:
-                self._put(delivery, delivery.transfer.tick(now))
+            quiet = [item for item in self._under_way.values() if now - item.heard_at >= MIN_WAIT_S]
+            for delivery in quiet:
+                delivery.settle()
+                if delivery.transfer.deadline <= now:
+                    self._put(delivery, delivery.transfer.tick(now), now)
             self._flush()
         while self._leaving and self._forgets(self._leaving[0], now):
             self._lingering.pop(self._leaving.popleft(), None)

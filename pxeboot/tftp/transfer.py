@@ -207,30 +207,41 @@ class Transfer:
         return NOTHING
 
     def acknowledge(self, block: int, now: float) -> range:
-        """Take an ACK of `block`, as it stands on the wire. In lock step this runs for every block."""
+        """Take an ACK of `block`, as it stands on the wire."""
         acked = self._acked
         ahead = (block - acked) & 0xFFFF  # blocks the client gained, wrap-safe
         if not 0 < ahead <= self._sent - acked or self.result is not None:
             return NOTHING  # a repeated ACK is not answered: RFC 1123 §4.2.3.1
-        round_trip = now - self._sent_at
         if self._timeouts:
             self._timeouts = 0  # and which of the copies was acknowledged, nobody knows (Karn)
-        elif round_trip > self._round_trip:
-            self._round_trip = round_trip
         else:
-            self._round_trip -= (self._round_trip - round_trip) / 16
+            self._note_round_trip(now - self._sent_at)
         self._acked = acked = acked + ahead
         self._heard_at = self._silent_since = self._sent_at = now
         if acked == self._last:
             self.result = "done"
             return NOTHING
-        last = acked + self._window
-        if last > self._last:  # noqa: PLR1730  min() would be a fifth of all this
-            last = self._last
+        last = min(acked + self._window, self._last)
         if self._sent > acked:  # from the first block missing: RFC 7440 §4
             self.retransmissions += self._sent - acked
         self._sent = last
         return range(acked + 1, last + 1)
+
+    @property
+    def steps(self) -> int:
+        """How many of the next ACKs, each of the block sent last, will call for just the next block, and
+        that a whole one: lock step without incident, which `step` counts in one go.
+        """
+        if self._window > 1 or self.result is not None or self._timeouts or self._acked < 0:
+            return 0
+        return max(self._last - 1 - self._sent, 0)
+
+    def step(self, count: int, now: float) -> None:
+        """Those ACKs have come, `count` of the `steps`, the last of them at `now`."""
+        self._note_round_trip((now - self._sent_at) / count)  # their mean
+        self._acked += count
+        self._sent += count
+        self._heard_at = self._silent_since = self._sent_at = now
 
     def tick(self, now: float) -> range:
         """Send again what is not acknowledged, if it is time; give up after too long."""
@@ -262,6 +273,13 @@ class Transfer:
         if self.result is not None:
             return False
         return self._heard_at is None or now - self._heard_at < REPEAT_S
+
+    def _note_round_trip(self, seconds: float) -> None:
+        """Longer ones count at once, shorter ones little by little."""
+        if seconds > self._round_trip:
+            self._round_trip = seconds
+        else:
+            self._round_trip -= (self._round_trip - seconds) / 16
 
     def _send_window(self, now: float) -> range:
         first = self._acked + 1
