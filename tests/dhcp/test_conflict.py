@@ -156,6 +156,17 @@ def test_old_stock_is_probed_again_and_usable_meanwhile() -> None:
     assert not probing.busy  # it is fresh again
 
 
+def test_what_was_probed_again_goes_to_the_end_of_the_row() -> None:
+    probing = stocked(1)
+    probing.add([ip(2)])
+    run(probing, 100.0, END)
+    probing.refresh(FRESH_SECONDS)
+    assert run(probing, FRESH_SECONDS, END)[1] == [ip(1)]
+    assert probing.next_free() == ip(2)
+    probing.refresh(FRESH_SECONDS + 100 + END)
+    assert probing.tick(FRESH_SECONDS + 101).ask == [ip(2)]
+
+
 def test_who_answers_for_everything_is_believed_only_so_often() -> None:
     probing = Probing()
     probing.add(map(ip, range(60)))
@@ -164,6 +175,8 @@ def test_who_answers_for_everything_is_believed_only_so_often() -> None:
     counts = [item.count for item in heard if item]
     assert counts == list(range(1, MAX_PER_HOLDER + 1))
     assert len(run(probing, 0.0, END)[1]) == 60 - MAX_PER_HOLDER
+    probing.add([ip(0)])  # an hour later
+    assert probing.hear(Claim(B, ip(0))) == Conflict(ip(0), B, MAX_PER_HOLDER)  # that is known to be his
 
 
 def test_who_keeps_one_address_is_believed_every_time() -> None:
