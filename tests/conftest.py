@@ -1,6 +1,11 @@
 """The order of the tests: pure ones, then those with namespaces and sockets, virtual machines last."""
 
 import pytest
+from hypothesis import settings
+
+# A time limit for each example would measure the computer's other work: pytest's own time-out is enough.
+settings.register_profile("pxeboot", deadline=None)
+settings.load_profile("pxeboot")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
