@@ -22,7 +22,7 @@ from pxeboot.dhcp.packet import Packet
 from pxeboot.errors import MalformedPacket
 from pxeboot.lab import network
 from tests.lab.conditions import needs_network
-from tests.serving import CLIENT, CONFIG, SERVER, Served, served, wait_for
+from tests.serving import CLIENT, CONFIG, MAC, SERVER, Served, served, wait_for
 
 pytestmark = [pytest.mark.net, needs_network]
 
@@ -37,12 +37,13 @@ router = "10.88.0.1"
 lease_seconds = 300
 """
 
+UDHCPC_COMMAND = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-t", "9", "-T", "1")
 UDHCPC = """#!/bin/sh
 case $1 in
     deconfig) busybox ip -4 address flush dev $interface; busybox ip link set $interface up ;;
     bound|renew)
         busybox ip -4 address replace $ip/$mask dev $interface
-        echo "$1 $ip ntp=$ntpsrv search=$search" ;;
+        echo "$1 $ip lease=$lease ntp=$ntpsrv search=$search" ;;
 esac
 """
 DHCLIENT = """#!/bin/sh
@@ -178,10 +179,9 @@ MINE = IPv4Address(ADDRESS)
 
 def test_udhcpc_gets_renews_rebinds_and_releases(server: Served) -> None:
     namespace, log = server.cable.client, server.state_dir / "client"
-    command = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-t", "5", "-T", "1", "-O", "ntpsrv", "-O", "search",
-               "-s", script(server, UDHCPC))  # fmt: skip
+    command = (*UDHCPC_COMMAND, "-O", "ntpsrv", "-O", "search", "-s", script(server, UDHCPC))
     with listening(namespace, CLIENT) as wire, running(namespace, *command, log=log) as client:
-        wait_for(lambda: f"bound {ADDRESS} ntp=10.77.0.3 search=a.example b" in log.read_text(), 10)
+        wait_for(lambda: f"bound {ADDRESS} lease=300 ntp=10.77.0.3 search=a.example b" in log.read_text(), 10)
         client.send_signal(signal.SIGUSR1)
         wait_for(lambda: f"renew {ADDRESS}" in log.read_text(), 10)
         assert wire.saw(MessageType.REQUEST, SERVER, ciaddr=MINE)
@@ -194,7 +194,7 @@ def test_udhcpc_gets_renews_rebinds_and_releases(server: Served) -> None:
 
 def test_udhcpc_releases(server: Served) -> None:
     namespace, log = server.cable.client, server.state_dir / "client"
-    command = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-t", "5", "-T", "1", "-s", script(server, UDHCPC))
+    command = (*UDHCPC_COMMAND, "-s", script(server, UDHCPC))
     with running(namespace, *command, log=log) as client:
         wait_for(lambda: f"bound {ADDRESS}" in log.read_text(), 10)
         client.send_signal(signal.SIGUSR2)
@@ -230,20 +230,21 @@ def test_dhcpcd_gets_renews_rebinds_and_releases(server: Served) -> None:
     dhcpcd = f"exec dhcpcd -4 -B -d -f {config} -c {script(server, '#!/bin/sh')} {CLIENT}"
     command = ("unshare", "-m", "sh", "-c", f"{places} && {dhcpcd}")
 
-    def leases() -> int:
-        return log.read_text().count(f"leased {ADDRESS} for 300 seconds")
+    def settled(reason: str) -> int:
+        """How often it has told its script of that, its last act before it listens for signals again."""
+        return sum(line.startswith(f"{CLIENT}: executing:") and line.endswith(reason) for line in
+                   log.read_text().splitlines())  # fmt: skip
 
     with listening(namespace, CLIENT) as wire, running(namespace, *command, log=log) as client:
-        wait_for(lambda: leases() == 1, 15)
-        wait_for(lambda: "writing lease" in log.read_text(), 5)
+        wait_for(lambda: settled("BOUND") == 1, 20)
         client.send_signal(signal.SIGUSR1)
-        wait_for(lambda: leases() == 2, 10)
+        wait_for(lambda: settled("RENEW") == 1, 20)
         assert wire.saw(MessageType.REQUEST, SERVER, ciaddr=MINE)
         client.send_signal(signal.SIGHUP)
-        wait_for(lambda: leases() == 3, 10)
+        wait_for(lambda: settled("RENEW") == 2, 20)
         assert wire.saw(MessageType.REQUEST, EVERYBODY, ciaddr=MINE)
         client.send_signal(signal.SIGALRM)
-        wait_for(lambda: state_of(server) == "released", 10)
+        wait_for(lambda: state_of(server) == "released", 20)
 
 
 def test_systemd_networkd_gets_renews_and_releases(server: Served) -> None:
@@ -269,6 +270,22 @@ def test_systemd_networkd_gets_renews_and_releases(server: Served) -> None:
         wait_for(lambda: wire.saw(MessageType.REQUEST, SERVER, ciaddr=MINE), 35)
         wait_for(lambda: wire.count(MessageType.ACK) == 2, 5)
     wait_for(lambda: state_of(server) == "released", 5)
+
+
+def test_a_machine_is_held_until_it_is_named_and_then_sent_for_a_lease_of_its_own(server: Served) -> None:
+    server.config.write_text(server.config.read_text().replace("[server]", '[server]\nunknown = "hold"'))
+    server.processes[-1].send_signal(signal.SIGHUP)
+    wait_for(lambda: "has been reread" in server.log, 5)
+    namespace, log = server.cable.client, server.state_dir / "client"
+    command = (*UDHCPC_COMMAND, "-A", "1", "-s", script(server, UDHCPC))
+    with listening(namespace, CLIENT) as wire, running(namespace, *command, log=log) as client:
+        wait_for(lambda: f"bound {ADDRESS} lease=60" in log.read_text(), 10)
+        wait_for(lambda: "discovered" in server.cli("node", "list").stdout, 5)
+        assert server.cli("node", "set", MAC, "--name", "web7", "--address", "10.77.0.7").returncode == 0
+        client.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "bound 10.77.0.7 lease=300" in log.read_text(), 15)
+        assert wire.saw(MessageType.NAK, EVERYBODY)
+    assert "discovered" not in server.cli("node", "list").stdout
 
 
 @contextmanager
@@ -315,7 +332,7 @@ RELAYS = {
 @pytest.mark.parametrize("relay", RELAYS)
 def test_a_client_behind_a_real_relay_gets_and_renews_its_lease(server: Served, relay: str) -> None:
     log = server.state_dir / "client"
-    command = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-t", "9", "-T", "1", "-s", script(server, UDHCPC))
+    command = (*UDHCPC_COMMAND, "-s", script(server, UDHCPC))
     with (
         behind_a_relay(server) as namespace,
         running(server.cable.client, *RELAYS[relay], log=server.state_dir / "relay"),
