@@ -108,7 +108,8 @@ class DhcpService:
         try:
             await self._handle(kind, request, client, network, way)
         except OSError as error:
-            log.error("%s: no answer to %s: %s", client.mac, kind.name, error)
+            # The store has told the operator, once; a storm must not fill the log with a line for each client.
+            log.debug("%s: no answer to %s: %s", client.mac, kind.name, error)
 
     async def _handle(
         self, kind: MessageType, request: Packet, client: Client, network: Network, way: Way
