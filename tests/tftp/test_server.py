@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import os
 import random
 import shutil
 import socket
@@ -12,7 +13,7 @@ import tftpy
 
 from pxeboot.errors import PxebootError
 from pxeboot.tftp import server as server_module
-from pxeboot.tftp.content import Content, Memory
+from pxeboot.tftp.content import Content, File, Memory
 from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, Packet, ReadRequest, WriteRequest, decode, encode
 from pxeboot.tftp.server import TftpServer, TransferRecord
 from pxeboot.tftp.transfer import TftpLimits
@@ -29,6 +30,7 @@ class Site:
 
     def __init__(self, limits: TftpLimits, single_port: bool) -> None:
         self.single_port = single_port
+        self.opened: dict[str, Content] = {}
         self.records: list[TransferRecord] = []
         self.asked: list[tuple[str, str]] = []
         self.recorded = asyncio.Event()
@@ -43,6 +45,8 @@ class Site:
             raise RuntimeError("a bug")
         if name == "slow":
             await self.slow.wait()
+        if name in self.opened:
+            return self.opened[name]
         return Memory(FILES[name]) if name in FILES else None
 
     def finished(self, record: TransferRecord) -> None:
@@ -375,6 +379,69 @@ async def test_a_client_that_has_left_the_queue_gets_no_turn(monkeypatch: pytest
         assert gone.silent()
         first.socket.close()
         gone.socket.close()
+
+
+async def test_a_window_arrives_whole_and_in_order(site: Site, client: Client) -> None:
+    client.send(ReadRequest("size/300000", "octet", {"windowsize": "64", "blksize": "1428"}))
+    _, sender = await client.receive()
+    client.send(Ack(0), sender)
+    content, block = b"", 0
+    while len(content) < 300_000:
+        packet, _ = await client.receive()
+        block += 1
+        assert isinstance(packet, Data)
+        assert packet.block == block
+        content += packet.payload
+        if block % 64 == 0 or len(packet.payload) < 1428:
+            client.send(Ack(block), sender)
+    assert content == FILES["size/300000"]
+    assert await site.results() == ["done"]
+
+
+async def test_a_file_that_the_disk_must_fetch_first_arrives(
+    site: Site, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(File, "read_now", lambda *_: None)
+    (tmp_path / "file").write_bytes(FILES["size/300000"])
+    file = File(os.open(tmp_path / "file", os.O_RDONLY))
+    site.opened["disk"] = file
+    assert await client.read("disk") == FILES["size/300000"]
+    assert await site.results() == ["done"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.read(0, 1)  # it was closed
+
+
+async def test_a_file_that_cannot_be_read_any_more_ends_with_an_error(
+    site: Site, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(FILES["size/300000"])
+    site.opened["short"] = File(os.open(path, os.O_RDONLY))
+    client.send(ReadRequest("short", "octet", {"blksize": "1428"}))
+    _, sender = await client.receive()
+    os.truncate(path, 1000)
+    client.send(Ack(0), sender)
+    message = "Server cannot read it: the file was cut short while it was sent"
+    assert (await client.receive())[0] == Error(0, message)
+    assert await site.results() == [message]
+
+
+async def test_acks_of_a_transfer_that_has_ended_are_not_answered(site: Site, client: Client) -> None:
+    client.send(ReadRequest("text", "octet"))
+    _, sender = await client.receive()
+    for _ in range(3):
+        client.send(Ack(1), sender)
+    await site.results()
+    await asyncio.sleep(0.05)
+    assert client.silent()
+
+
+async def test_no_block_is_larger_than_the_path_takes(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "path_mtu", lambda *_: 1400)
+    client.send(ReadRequest("text", "octet", {"blksize": "1468"}))
+    assert (await client.receive())[0] == OptionAck({"blksize": "1368"})
 
 
 async def test_many_clients_are_served_at_once(site: Site) -> None:

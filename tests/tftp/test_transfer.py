@@ -385,3 +385,41 @@ def test_netascii_has_its_line_ends_and_is_for_texts() -> None:
     check_netascii(MAX_NETASCII)
     with pytest.raises(PxebootError, match="netascii"):
         check_netascii(MAX_NETASCII + 1)
+
+
+@given(st.integers(3, 40), st.lists(st.floats(0, 0.01), min_size=1, max_size=38))
+def test_acks_counted_in_one_go_are_worth_the_same_as_one_by_one(blocks: int, waits: list[float]) -> None:
+    waits = waits[: blocks - 2]
+    singly, counted = Transfer(512 * blocks), Transfer(512 * blocks)
+    now = 0.0
+    for transfer in (singly, counted):
+        transfer.start(now)
+        transfer.receive(ack(1), now)
+    assert counted.steps == blocks - 2  # up to the last whole one
+    for number, wait in enumerate(waits):
+        now += wait
+        assert singly.acknowledge(2 + number, now) == range(3 + number, 4 + number)
+    counted.step(len(waits), now)
+    for transfer in (singly, counted):
+        assert transfer.acknowledged == 512 * (1 + len(waits))
+        assert transfer.acknowledge(1 + len(waits), now) == NOTHING
+        assert now + MIN_WAIT_S <= transfer.deadline <= now + MIN_WAIT_S + ROUND_TRIPS * 0.01
+        assert transfer.acknowledge(2 + len(waits), now).start == 3 + len(waits)
+
+
+@pytest.mark.parametrize("granted", [Granted({"windowsize": 2}), Granted({"tsize": 9})])
+def test_where_more_than_lock_step_is_to_be_expected_no_ack_is_only_counted(granted: Granted) -> None:
+    transfer = Transfer(512 * 10, granted)
+    transfer.start(now=0.0)
+    assert transfer.steps == 0
+
+
+def test_after_a_retransmission_an_ack_is_looked_at() -> None:
+    transfer = Transfer(512 * 10)
+    transfer.start(now=0.0)
+    transfer.tick(FIRST_WAIT_S)
+    assert transfer.steps == 0
+    transfer.receive(ack(1), now=1.0)
+    assert transfer.steps == 8
+    transfer.abandon("no more")
+    assert transfer.steps == 0
