@@ -40,6 +40,7 @@ from pxeboot.web.commands import Commands
 from pxeboot.web.downloads import Downloads
 from pxeboot.web.faults import http_log
 from pxeboot.web.images import LoaderFile
+from pxeboot.web.limits import Connections, listen
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
 
@@ -185,8 +186,12 @@ class Server:
             lambda: self._loaders,
         )
         runner = await self._runner(nodes.application())
+        assert runner.server is not None  # it has been set up
+        connections = Connections(lambda: self._site.config.http.max_connections_per_address)
         for _, address in self._listening():
-            await _listen(runner, str(address), self._site.config.server.http_port)
+            port = self._site.config.server.http_port
+            listening = await listen(runner.server, str(address), port, connections)
+            self._ending.callback(listening.close)
         operators = OperatorApi(self._site, self._store, self._bus, commands)
         runner = await self._runner(operators.application())
         await _listen(runner, *self._site.config.server.admin_endpoint)

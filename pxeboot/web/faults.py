@@ -8,13 +8,13 @@ log = logging.getLogger(__name__)
 
 
 class _OursOnly(logging.Filter):
-    """Lets our own faults through; a peer's malformed request becomes a debug line."""
+    """Lets our own faults through; a peer that asks nonsense or goes away becomes a debug line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         fault = record.exc_info[1] if record.exc_info else None
-        if not isinstance(fault, HttpProcessingError):
+        if not isinstance(fault, HttpProcessingError | ConnectionError):
             return True
-        log.debug("malformed HTTP request: %s", fault.message)
+        log.debug("HTTP client's fault: %s", fault)
         return False
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Literal
@@ -25,6 +25,7 @@ from pxeboot.web.admission import Turn
 from pxeboot.web.commands import Commands
 from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile, send_artefact, send_loader
+from pxeboot.web.limits import BODY_SECONDS, EventRate
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class NodeApi:
     secret: bytes
     loaders: Callable[[], Mapping[str, LoaderFile]]
     """The boot loaders by name, as they are now."""
+    event_rate: EventRate = field(default_factory=EventRate)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -142,8 +144,10 @@ class NodeApi:
     async def event(self, request: web.Request) -> web.StreamResponse:
         """A node's report; the answer carries a new token when the old one has aged."""
         claim, boot = await self._admit(request)
+        if not self.event_rate.allows(claim.mac, time.monotonic()):
+            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"}, text="too many reports\n")
         try:
-            told = NodeEvent.model_validate_json(await request.read())
+            told = NodeEvent.model_validate_json(await _body(request))
             detail = told.detail
             if told.stage == "image" and (place := self.downloads.place(claim.mac)):
                 detail = (
@@ -202,6 +206,15 @@ class NodeApi:
 def _address_of(request: web.Request) -> IPv4Address | None:
     """The client's address; None over anything but IPv4."""
     return _ipv4(request.remote or "")
+
+
+async def _body(request: web.Request) -> bytes:
+    """What a node sends. Raises HTTPRequestTimeout where it does not come."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body did not come\n") from None
 
 
 def _wait(mac: Mac, turn: Turn) -> web.Response:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import BinaryIO
 
-STALL_SECONDS = 60.0
+STALL_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it may resume."""
 CHUNK_BYTES = 8 << 20
 """At most so much by one call, though the socket had room for more: others wait meanwhile."""
