@@ -74,7 +74,7 @@ def test_a_slow_attacker_does_not_slow_a_healthy_boot(server: Served, tmp_path: 
     try:
         time.sleep(0.5 if mode == "ranges" else 2.5)  # it has its connections
         assert mode == "ranges" or attack.poll() is None  # that one asks once and is done
-        assert min(boot(server, tmp_path / "root") for _ in range(3)) < 2 * quiet + 0.3
+        assert min(boot(server, tmp_path / "root") for _ in range(3)) < 2 * quiet + 1.0
     finally:
         attack.kill()
         attack.communicate()

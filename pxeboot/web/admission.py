@@ -18,9 +18,10 @@ PATIENCE_SECONDS = 20.0
 """How long after the time it was told a node that waits may ask again and still have its place."""
 EARLY_SECONDS, LATE_SECONDS = 1.0, 2.0
 """A node that is to ask so soon, or was to so short a time ago, is at the door: nobody behind it may pass."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-FIRST_GUESS_SECONDS = 4.0
-"""What a download is thought to take before the first has ended."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+"""Seconds; a thousand nodes that ask every 10 s are 100 small requests a second."""
+DOOR_PLACES = 32
+"""So many at least may wait for their answer: enough that no slot is empty while others pause."""
 _WEIGHT = 0.2  # of the newest download in the average
 
 
@@ -53,7 +54,7 @@ class Admission:
         self._spread = spread
         self._loading: dict[Mac, _Slot] = {}
         self._waiting: dict[Mac, float] = {}  # in order of their first refusal; when they are to ask again
-        self._seconds = FIRST_GUESS_SECONDS
+        self._seconds: float | None = None  # what a download takes, on average
 
     @property
     def loading(self) -> int:
@@ -65,8 +66,11 @@ class Admission:
         """Nodes in the queue."""
         return len(self._waiting)
 
-    def ask(self, mac: Mac, now: float) -> Turn:
-        """A node wants to load. With place 0 it has a slot, until `end` is called for it."""
+    def ask(self, mac: Mac, now: float, expected_seconds: float) -> Turn:
+        """A node wants to load. With place 0 it has a slot, until `end` is called for it.
+
+        `expected_seconds` is what a download is thought to take as long as none has ended.
+        """
         self._forget(now)
         slot = self._loading.get(mac)
         if slot is None and self._room(mac, now):
@@ -76,7 +80,7 @@ class Admission:
             slot.connections += 1
             slot.held_until = math.inf
             return Turn()
-        return self._refuse(mac, now)
+        return self._refuse(mac, now, expected_seconds)
 
     def end(self, mac: Mac, now: float, *, whole: bool) -> None:
         """A connection that had a turn has ended; `whole`: after all that was asked for."""
@@ -85,7 +89,10 @@ class Admission:
         if slot.connections:
             return
         if whole:
-            self._seconds += _WEIGHT * (now - slot.since - self._seconds)
+            taken = now - slot.since
+            self._seconds = (
+                taken if self._seconds is None else self._seconds + _WEIGHT * (taken - self._seconds)
+            )
             del self._loading[mac]
         else:
             slot.held_until = now + HELD_SECONDS
@@ -105,13 +112,15 @@ class Admission:
             ahead += now - LATE_SECONDS <= due <= now + EARLY_SECONDS
         return len(self._loading) + ahead < self.slots
 
-    def _refuse(self, mac: Mac, now: float) -> Turn:
+    def _refuse(self, mac: Mac, now: float, expected_seconds: float) -> Turn:
         assert self.slots is not None
         self._waiting.setdefault(mac, now)
         place = self.place(mac)
-        soon = place <= self.slots
-        # Before its turn rather than after it, so that no slot is empty meanwhile.
-        guess = self._seconds * (place / self.slots - 1) * (0.7 + 0.3 * self._spread())
+        door = max(self.slots, DOOR_PLACES)
+        soon = place <= door
+        seconds = expected_seconds if self._seconds is None else self._seconds
+        # Too early rather than too late, so that no slot is empty meanwhile.
+        guess = seconds * (place - door) / self.slots * (0.7 + 0.3 * self._spread())
         pause = math.ceil(min(max(guess, SHORTEST_PAUSE), LONGEST_PAUSE))
         self._waiting[mac] = now if soon else now + pause
         return Turn(place, pause, soon)

@@ -21,13 +21,14 @@ class Downloads:
         self._admission = Admission(site.config.http.slots, random.random)
         self._freed = asyncio.Event()
 
-    async def turn(self, mac: Mac) -> Turn:
-        """Ask for a slot. With place 0 it is the node's, and `end` must follow."""
+    async def turn(self, mac: Mac, size: int) -> Turn:
+        """Ask for a slot, to load `size` bytes. With place 0 it is the node's, and `end` must follow."""
+        expected = size * 8 / self._site.config.http.min_share
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WAIT_SECONDS
         while True:
             self._admission.slots = self._site.config.http.slots
-            turn = self._admission.ask(mac, loop.time())
+            turn = self._admission.ask(mac, loop.time(), expected)
             if not turn.soon or loop.time() >= deadline:
                 return turn
             freed = self._freed

@@ -115,7 +115,7 @@ class NodeApi:
             log.error("%s: cannot load %s: %s", claim.mac, name, error)
             raise web.HTTPNotFound(text=f"{error}\n") from error
         if name == "root" and request.method == "GET":
-            turn = await self.downloads.turn(boot.mac)
+            turn = await self.downloads.turn(boot.mac, image.manifest.artefacts.root.size)
             if turn.place:
                 return _wait(boot.mac, turn)
             whole = False

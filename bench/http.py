@@ -1,0 +1,138 @@
+"""Image bytes and boot scripts per second: pxeboot beside nginx with sendfile, wrk as the load.
+
+    .venv/bin/python -m bench.http [--quick]
+
+Run from the checkout as root. Nothing it makes stays behind.
+"""
+
+import argparse
+import datetime
+import re
+import signal
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from bench.http_servers import Contender, Serving, nginx, pxeboot
+from bench.wire import Wire, check, cpu_seconds, machine, wire
+from pxeboot.errors import PxebootError
+
+IMAGE_BYTES = 42 << 20
+CONNECTIONS = (1, 32, 256)
+SECONDS = 4
+ROUNDS = 3
+PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "curl": "curl"}
+CONTENDERS: dict[str, Contender] = {"pxeboot": pxeboot, "nginx": nginx}
+SCRIPTS = """
+local number = 0
+request = function()
+    number = (number + 1) % 256
+    return wrk.format("GET", string.format("PATH", number))
+end
+"""
+_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+Results = dict[tuple[str, str], list[float]]
+"""By what was measured and whom: one figure for each round."""
+
+
+def bytes_per_second(laid: Wire, serving: Serving, connections: int) -> float:
+    """How fast the image comes over so many connections."""
+    printed = _wrk(laid, ["-c", str(connections), serving.images[0]])
+    found = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", printed)
+    if found is None:
+        raise PxebootError(f"wrk said no rate:\n{printed}", "run it by hand to see why")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def scripts_per_second(laid: Wire, serving: Serving, files: Path) -> float:
+    """How many boot scripts come, of 256 machines in turn."""
+    host, path = re.fullmatch(r"(http://[^/]+)(/.*)", serving.script).groups()  # type: ignore[union-attr]
+    (files / "scripts.lua").write_text(SCRIPTS.replace("PATH", path))
+    printed = _wrk(laid, ["-c", "32", "-s", str(files / "scripts.lua"), f"{host}/"])
+    found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    if found is None or "Non-2xx" in printed:
+        raise PxebootError(f"wrk got no scripts:\n{printed}", "run it by hand to see why")
+    return float(found[1])
+
+
+def _wrk(laid: Wire, arguments: list[str]) -> str:
+    printed = laid.load_from(["wrk", "-t", "1", "-d", f"{SECONDS}s", *arguments], SECONDS + 30)
+    if "Socket errors" in printed:
+        print(printed, file=sys.stderr)
+    return printed
+
+
+def measure(laid: Wire, rounds: int) -> Results:
+    """Alternating rounds."""
+    results: Results = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            for name, contender in CONTENDERS.items():
+                files = Path(folder) / f"{name}{number}"
+                files.mkdir()
+                with contender(laid, files, IMAGE_BYTES) as serving:
+                    for connections in CONNECTIONS:
+                        before = cpu_seconds(serving.pid)
+                        rate = bytes_per_second(laid, serving, connections) / 1e9
+                        spent = cpu_seconds(serving.pid) - before
+                        results[f"GB/s, {connections} connections", name].append(rate)
+                        print(
+                            f"{name}: {connections}: {rate:.2f} GB/s, CPU {spent / SECONDS:.0%}", flush=True
+                        )
+                    rate = scripts_per_second(laid, serving, files)
+                    results["boot scripts/s", name].append(rate)
+                    print(f"{name}: {rate:.0f} scripts/s", flush=True)
+    return results
+
+
+def report(results: Results, rounds: int) -> str:
+    """The result as Markdown."""
+    rows = []
+    for what in dict.fromkeys(what for what, _ in results):
+        ours, theirs = (median(results[what, name]) for name in ("pxeboot", "nginx"))
+        shown = (f"{number:.2f}" if ours < 1000 else f"{number:.0f}" for number in (ours, theirs))
+        rows.append(f"| {what} | {' | '.join(shown)} | {ours / theirs:.2f} |")
+    return "\n".join(
+        [
+            f"# HTTP, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+            "",
+            f"{machine()}. Python {sys.version.split()[0]}.",
+            f"An image of {IMAGE_BYTES >> 20} MiB. Each server is one process on one core;",
+            f"wrk has one thread on another. Medians of {rounds} alternating runs of {SECONDS} s.",
+            "A boot script of ours is made for each request, the first of a boot after its record is on disk; nginx's is a file of the same size.",
+            "",
+            "| what | pxeboot | nginx | ratio |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Measure, print, and write the result."""
+    parser = argparse.ArgumentParser(description="HTTP throughput, beside nginx")
+    parser.add_argument("--quick", action="store_true", help="one round, no result file")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, as Ctrl-C does
+    rounds = 1 if asked.quick else ROUNDS
+    try:
+        check(PACKAGES)
+        with wire("pxeboot-http") as laid:
+            text = report(measure(laid, rounds), rounds)
+    except PxebootError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return 1
+    print(text)
+    if not asked.quick:
+        target = Path(__file__).parent / "results" / f"http-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.md"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
