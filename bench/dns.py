@@ -167,7 +167,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, as Ctrl-C does
     try:
         check(PACKAGES)
-        with wire() as laid:
+        with wire("pxeboot-bench-dns") as laid:
             text = report(measure(laid, 1 if asked.quick else ROUNDS))
     except PxebootError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
