@@ -79,6 +79,8 @@ def measure(laid: Wire, rounds: int) -> Results:
                         rate = bytes_per_second(laid, serving, connections) / 1e9
                         spent = cpu_seconds(serving.pid) - before
                         results[f"GB/s, {connections} connections", name].append(rate)
+                        per_cpu = rate * SECONDS / spent
+                        results[f"GB per CPU second, {connections} connections", name].append(per_cpu)
                         print(
                             f"{name}: {connections}: {rate:.2f} GB/s, CPU {spent / SECONDS:.0%}", flush=True
                         )
@@ -102,7 +104,8 @@ def report(results: Results, rounds: int) -> str:
             f"{machine()}. Python {sys.version.split()[0]}.",
             f"An image of {IMAGE_BYTES >> 20} MiB. Each server is one process on one core;",
             f"wrk has one thread on another. Medians of {rounds} alternating runs of {SECONDS} s.",
-            "A boot script of ours is made for each request, the first of a boot after its record is on disk; nginx's is a file of the same size.",
+            "A boot script of ours is made when asked for, the first of a boot after its record is on disk;",
+            "one of nginx's is a file of the same size.",
             "",
             "| what | pxeboot | nginx | ratio |",
             "|---|---|---|---|",

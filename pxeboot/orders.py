@@ -15,7 +15,7 @@ from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.pxe.script import Instructions
-from pxeboot.site import Site
+from pxeboot.site import Network, Site
 from pxeboot.web.token import LIFETIME_SECONDS, Claim, sign
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,15 @@ class Orders:
         except PxebootError as error:
             return self._refuse(mac, str(error))
         boot = await self._progress.ordered(mac, image.digest, loader)
-        addresses = await self._addresses(node, group, server)
-        source = (boot.id, image.digest, server, addresses, node, group, self._site.config)
+        network, address = await self._leased(mac)
+        source = (boot.id, image.digest, server, network, address, node, group, self._site.config)
         known, now = self._told.get(mac), time.time()
         if known is not None and known.source == source and now < known.until:
             log.debug("%s: asks again", mac)
             return known.instructions
         claim = Claim(boot.id, mac, image.digest, int(now) + LIFETIME_SECONDS)
         log.info("%s: boots %s, image %s (%s)", mac, node.name, group.image, image.digest[:12])
+        addresses = _addresses(network, address, node, group, server)
         told = self._instructions(node, group, image, server, addresses, sign(claim, self._secret))
         self._told[mac] = _Told(source, told, now + REUSE_SECONDS)
         return told
@@ -109,14 +110,23 @@ class Orders:
             dns=dns,
         )
 
-    async def _addresses(self, node: Node, group: GroupConfig, server: IPv4Address) -> Addresses:
-        """The machine's own lease with what DHCP gives it, so that the initrd need not ask for it again."""
+    async def _leased(self, mac: Mac) -> tuple[Network | None, IPv4Address | None]:
+        """The network in which a machine has a lease, and its address there."""
         now = time.time()
         for network in self._site.leasing:
-            lease = await self._store.lease_of(network.config.subnet, node.mac)
+            lease = await self._store.lease_of(network.config.subnet, mac)
             if lease is not None and lease.active(now):
-                prefix = f"{lease.address}/{network.config.subnet.prefixlen}"
-                terms = make_terms(network, group, node, server, network.config.lease_seconds)
-                routers = terms.addresses(options.ROUTER)
-                return prefix, routers[0] if routers else None, terms.addresses(options.DOMAIN_NAME_SERVER)
+                return network, lease.address
+        return None, None
+
+
+def _addresses(
+    network: Network | None, address: IPv4Address | None, node: Node, group: GroupConfig, server: IPv4Address
+) -> Addresses:
+    """The machine's own lease with what DHCP gives it, so that the initrd need not ask for it again."""
+    if network is None:
         return "", None, ()
+    prefix = f"{address}/{network.config.subnet.prefixlen}"
+    terms = make_terms(network, group, node, server, network.config.lease_seconds)
+    routers = terms.addresses(options.ROUTER)
+    return prefix, routers[0] if routers else None, terms.addresses(options.DOMAIN_NAME_SERVER)
