@@ -7,7 +7,7 @@ from typing import BinaryIO
 STALL_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it may resume."""
 CHUNK_BYTES = 1 << 20
-"""At most so much by one call: with more, 256 clients at once cost half as much again (bench.http)."""
+"""At most so much by one call, though the socket had room for more: others wait meanwhile."""
 
 
 async def send_file(transport: asyncio.Transport, file: BinaryIO, span: range) -> None:
