@@ -182,7 +182,7 @@ def losing(laid: Wire, percent: int) -> Iterator[None]:
         return
     rules = (
         "table inet loss { chain input { type filter hook input priority 0; "
-        f"meta l4proto udp numgen random mod 100 < {percent} drop; }} }}"
+        f"meta l4proto udp numgen random mod 100 < {percent} drop; }}; }}"
     )
     for name in (laid.server, laid.load):
         _in(name, ["ethtool", "-K", "bench0", "tx-udp-segmentation", "off", "gro", "off"])

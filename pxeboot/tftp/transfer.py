@@ -18,7 +18,7 @@ MIN_WAIT_S = 0.02
 ROUND_TRIPS = 3
 """How many of the client's longest recent round trips are waited for."""
 MAX_WAIT_S = 8.0
-"""The back-off's end. A client may ask for time-outs up to 255 s, but see above."""
+"""The back-off's end, where the client does not ask for less."""
 SILENCE_S = 60.0
 """A client that has not moved on for so long is given up: spanning tree may hold a port for 50 s."""
 LAST_SILENCE_S = 10.0
@@ -61,7 +61,7 @@ class Granted:
 
     @property
     def timeout_s(self) -> int | None:
-        """The client's wish for the first wait before a retransmission."""
+        """The client's wish for how long to wait before a retransmission."""
         return self.options.get("timeout")
 
 
@@ -151,8 +151,9 @@ class Transfer:
     is how clients acknowledge it. What a block holds is not known here.
     """
 
-    __slots__ = ("_acked", "_heard_at", "_last", "_round_trip", "_sent", "_sent_at", "_silent_since",
-                 "_timeouts", "_window", "granted", "result", "retransmissions", "size")  # fmt: skip
+    __slots__ = ("_acked", "_heard_at", "_last", "_longest_wait", "_round_trip", "_sent", "_sent_at",
+                 "_silent_since", "_timeouts", "_window", "granted", "result", "retransmissions",
+                 "size")  # fmt: skip
 
     def __init__(self, size: int, granted: Granted = NO_OPTIONS) -> None:
         self.size = size
@@ -162,6 +163,9 @@ class Transfer:
         """`done`, `size probe`, the failure in a few words, or None while it goes on."""
         self.retransmissions = 0
         """Packets sent more than once."""
+        # The client's `timeout` (RFC 2349) is the longest wait, not the only one: curl asks for 6 s, U-Boot
+        # for 5, and either would take hours for a loader on a link that loses one packet in five.
+        self._longest_wait = min(float(granted.timeout_s or MAX_WAIT_S), MAX_WAIT_S)
         self._window = granted.window_size
         self._last = size // granted.block_size + 1  # shorter than the others, maybe empty
         self._acked = -1 if granted.options else 0
@@ -186,11 +190,10 @@ class Transfer:
         """When `tick` is due."""
         if self.result is not None:
             return math.inf
-        # A client that says how long to wait is taken at its word (RFC 2349).
-        wait = float(self.granted.timeout_s or max(ROUND_TRIPS * self._round_trip, MIN_WAIT_S))
-        if self._heard_at is None and self.granted.timeout_s is None:
-            wait = FIRST_WAIT_S
-        return self._sent_at + min(math.ldexp(wait, self._timeouts), MAX_WAIT_S)  # doubled each time
+        wait = FIRST_WAIT_S
+        if self._heard_at is not None:
+            wait = max(ROUND_TRIPS * self._round_trip, MIN_WAIT_S)
+        return self._sent_at + min(math.ldexp(wait, self._timeouts), self._longest_wait)  # doubled each time
 
     def start(self, now: float) -> range:
         """The first packets: the OACK when options are granted, else the first window."""

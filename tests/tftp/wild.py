@@ -107,6 +107,7 @@ class Wild:
         self.lost: Counter[bytes] = Counter()
         self.sent: Counter[type] = Counter()
         self.transfers: list[Transfer] = []
+        self.resent = 0  # blocks, because of their deadline
 
     @property
     def transfer(self) -> Transfer:
@@ -156,7 +157,9 @@ class Wild:
                 else:
                     self.answer(now, self.serve(now, data))
             elif now == deadline:
-                self.answer(now, self.transfers[-1].tick(now))
+                blocks = self.transfers[-1].tick(now)
+                self.resent += len([block for block in blocks if block])
+                self.answer(now, blocks)
             else:
                 client_due = now + Client.WAIT_S
                 self.send(now, False, self.client.wait_ended())
