@@ -24,8 +24,8 @@ SERVER_ADDRESS, LOAD_ADDRESS = "10.64.0.1", "10.64.0.2"
 class Wire:
     """The names of the two namespaces."""
 
-    server: str = "pxeboot-bench-server"
-    load: str = "pxeboot-bench-load"
+    server: str
+    load: str
 
     @contextlib.contextmanager
     def serving(self, command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
@@ -64,9 +64,9 @@ def _pinned(core: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def wire() -> Iterator[Wire]:
+def wire(name: str = "pxeboot-bench") -> Iterator[Wire]:
     """Lay the wire, with an address on each end; nothing of it is left after the block."""
-    laid = Wire()
+    laid = Wire(f"{name}-server", f"{name}-load")
     _remove(laid)  # what a killed run has left
     try:
         for name in (laid.server, laid.load):
