@@ -1,11 +1,18 @@
 """The order of the tests: pure ones, then those with namespaces and sockets, virtual machines last."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # A time limit for each example would measure the computer's other work: pytest's own time-out is enough.
 settings.register_profile("pxeboot", deadline=None)
 settings.load_profile("pxeboot")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end a run as Ctrl-C does: namespaces and processes of the test under way are taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
