@@ -69,8 +69,8 @@ def wire(name: str = "pxeboot-bench") -> Iterator[Wire]:
     laid = Wire(f"{name}-server", f"{name}-load")
     _remove(laid)  # what a killed run has left
     try:
-        for name in (laid.server, laid.load):
-            netns.create(name)
+        for namespace in (laid.server, laid.load):
+            netns.create(namespace)
         network.in_namespace(laid.server, lambda: _lay(laid.load))
         network.in_namespace(laid.load, lambda: _address(LOAD_ADDRESS))
         yield laid

@@ -108,7 +108,7 @@ class DhcpService:
         try:
             await self._handle(kind, request, client, network, way)
         except OSError as error:
-            # The store has told the operator, once; a storm must not fill the log with a line for each client.
+            # The store has told the operator, once; a storm must not fill the log with a line for each.
             log.debug("%s: no answer to %s: %s", client.mac, kind.name, error)
 
     async def _handle(
