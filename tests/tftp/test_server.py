@@ -85,6 +85,8 @@ class Client:
         while True:
             packet, sender = await self.receive()
             assert isinstance(packet, Data)
+            if packet.block != len(content) // 512 + 1:
+                continue  # sent again: this computer was too busy for the ACK to be in time
             content += packet.payload
             self.send(Ack(packet.block), sender)
             if len(packet.payload) < 512:
