@@ -1,7 +1,6 @@
 """Replies filled in, not written: what the machines of one make are told differs in a few places only."""
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -32,21 +31,14 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """The options of an encoded reply, with blanks; what stands before them is the caller's."""
+class _Form:
+    """An encoded reply with blanks."""
 
     terms: Terms
     """What it was made of; held, so that no other terms can have the same `id`."""
     parts: tuple[tuple[bytes, int], ...]
     """What stands before each blank, and the blank's option code."""
     end: bytes
-
-    def append_to(self, pieces: list[bytes], host_name: bytes, given: Mapping[int, bytes]) -> list[bytes]:
-        """Fill in the blanks: our name for the machine, and what it has given itself, by option code."""
-        for before, code in self.parts:
-            pieces += before, host_name if code == HOST_NAME else given[code]
-        pieces.append(self.end)
-        return pieces
 
 
 class Forms:
@@ -58,7 +50,7 @@ class Forms:
     """
 
     def __init__(self) -> None:
-        self._forms: dict[tuple[object, ...], Form] = {}
+        self._forms: dict[tuple[object, ...], _Form] = {}
 
     def grant(
         self,
@@ -78,12 +70,12 @@ class Forms:
             write = responder.offer if kind is MessageType.OFFER else responder.ack
             reply = write(request, client, terms, address, decision, name)
             if not decision.bootfile:
-                self._keep(key, form_of(reply.packet, terms))
+                self._keep(key, _form_of(reply.packet, terms))
             return reply
         payload = _fill(form, request, address, host_name)
         return Filled(payload, responder.destination(request, address, terms.relay_port), request.chaddr)
 
-    def _keep(self, key: tuple[object, ...], form: Form | None) -> None:
+    def _keep(self, key: tuple[object, ...], form: _Form | None) -> None:
         if form is not None:
             if len(self._forms) >= MAX_FORMS:
                 self._forms.clear()
@@ -103,7 +95,7 @@ def _key(kind: MessageType, request: Packet, terms: Terms, host_name: bytes) -> 
     )
 
 
-def form_of(reply: Packet, terms: Terms) -> Form | None:
+def _form_of(reply: Packet, terms: Terms) -> _Form | None:
     """The options of a reply as a form; None where a blank would be longer than one option can be."""
     blanks = ECHOED if HOST_NAME in terms.available else (HOST_NAME, *ECHOED)
     parts: list[tuple[bytes, int]] = []
@@ -119,10 +111,10 @@ def form_of(reply: Packet, terms: Terms) -> Form | None:
         before = b""
     size = _HEAD.size + sum(len(part) + len(reply.options[code]) for part, code in parts)
     end = before + bytes((END,))
-    return Form(terms, tuple(parts), end.ljust(MIN_BYTES - size, b"\0"))
+    return _Form(terms, tuple(parts), end.ljust(MIN_BYTES - size, b"\0"))
 
 
-def _fill(form: Form, request: Packet, address: IPv4Address, host_name: bytes) -> bytes:
+def _fill(form: _Form, request: Packet, address: IPv4Address, host_name: bytes) -> bytes:
     chaddr = request.chaddr
     head = _HEAD.pack(
         BOOTREPLY,
@@ -138,4 +130,8 @@ def _fill(form: Form, request: Packet, address: IPv4Address, host_name: bytes) -
         int(request.giaddr),
         chaddr,
     )
-    return b"".join(form.append_to([head], host_name, request.options))
+    pieces = [head]
+    for before, code in form.parts:
+        pieces += before, host_name if code == HOST_NAME else request.options[code]
+    pieces.append(form.end)
+    return b"".join(pieces)

@@ -219,11 +219,6 @@ def destination(request: Packet, address: IPv4Address, relay_port: int = RELAY_P
         return Unicast(request.giaddr, relay_port)
     if request.ciaddr != _NOWHERE:
         return Unicast(request.ciaddr, CLIENT_PORT)
-    return to_newcomer(request, request.mac, address)
-
-
-def to_newcomer(request: Packet, mac: Mac, address: IPv4Address) -> Destination:
-    """To a machine on our link that has no address yet. `mac` may be another's than the request's."""
     if request.wants_broadcast or address == _NOWHERE:
         return Broadcast()
-    return Direct(mac, address)
+    return Direct(request.mac, address)

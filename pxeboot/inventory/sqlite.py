@@ -55,9 +55,6 @@ INSERT OR REPLACE INTO lease SELECT value ->> 0, value ->> 1, value ->> 2, value
 _SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 
-_NOWHERE = IPv4Network("0.0.0.0/32")
-_NO_POOL = _NOWHERE, Pool(_NOWHERE, (), frozenset())
-
 Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -85,7 +82,6 @@ class SqliteStore:
         self._tasks = Tasks()
         self._flushing: asyncio.Task[None] | None = None
         self._pools: dict[IPv4Network, Pool] = {}
-        self._asked = _NO_POOL
         self._elsewhere = _read_leases(self._db)  # leases of networks that are not served
         self._nodes = {node.mac: node for node in _read_nodes(self._db)}
         self._macs = _by_uuid(self._nodes.values())
@@ -105,47 +101,27 @@ class SqliteStore:
             )
             for item in subnets
         }
-        self._asked = _NO_POOL
         self._elsewhere = [
             lease for address, lease in known.items() if not any(address in net for net in self._pools)
         ]
         self._reserve()
 
-    def _pool(self, network: IPv4Network) -> Pool:
-        """The pool of a served network, mostly the one asked for before: hashing takes a microsecond."""
-        if network is not self._asked[0]:
-            self._asked = network, self._pools[network]
-        return self._asked[1]
-
     async def offer(
         self, network: IPv4Network, mac: Mac, wanted: IPv4Address | None, now: float, hold_seconds: float
     ) -> IPv4Address | None:
-        return self._pool(network).offer(mac, wanted, now, hold_seconds)
+        return self._pools[network].offer(mac, wanted, now, hold_seconds)
 
     async def bind(
         self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float, seconds: float
     ) -> bool:
-        pool = self._pool(network)
+        pool = self._pools[network]
         if not pool.allows(mac, address, now):
             return False
         await self._write_lease(pool.bind(mac, address, now + seconds))
         return True
 
-    async def bind_all(
-        self, network: IPv4Network, claims: Sequence[tuple[Mac, IPv4Address]], now: float, seconds: float
-    ) -> list[bool]:
-        pool, bound = self._pool(network), []
-        for mac, address in claims:
-            allowed = pool.allows(mac, address, now)
-            if allowed:
-                self._unwritten.leases[str(address)] = pool.bind(mac, address, now + seconds)
-            bound.append(allowed)
-        if any(bound):
-            await self._written()
-        return bound
-
     async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
-        pool = self._pool(network)
+        pool = self._pools[network]
         lease = pool.lease_of(mac)
         if lease is None or lease.state is not LeaseState.BOUND or lease.expires >= now + seconds / 2:
             return
@@ -153,19 +129,19 @@ class SqliteStore:
             await self._write_lease(pool.bind(mac, lease.address, now + seconds))
 
     async def release(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
-        return await self._write_change(self._pool(network).release(mac, address, now))
+        return await self._write_change(self._pools[network].release(mac, address, now))
 
     async def decline(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
-        return await self._write_change(self._pool(network).decline(mac, address, now))
+        return await self._write_change(self._pools[network].decline(mac, address, now))
 
     async def candidates(self, network: IPv4Network, count: int, now: float) -> list[IPv4Address]:
-        return self._pool(network).candidates(count, now)
+        return self._pools[network].candidates(count, now)
 
     async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
-        return await self._write_change(self._pool(network).quarantine(address, holder, now))
+        return await self._write_change(self._pools[network].quarantine(address, holder, now))
 
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
-        return self._pool(network).lease_of(mac)
+        return self._pools[network].lease_of(mac)
 
     async def lease_at(self, address: IPv4Address) -> Lease | None:
         return next((pool.lease_at(address) for net, pool in self._pools.items() if address in net), None)

@@ -51,14 +51,6 @@ class Store(Protocol):
     ) -> bool:
         """Promise the address until `now + seconds`, on disk. False: this machine cannot have it."""
 
-    async def bind_all(
-        self, network: IPv4Network, claims: Sequence[tuple[Mac, IPv4Address]], now: float, seconds: float
-    ) -> list[bool]:
-        """`bind` for many with one wait: what each would have returned, in their order.
-
-        Before its first wait nobody else can come between: the claims are taken in the order of the calls.
-        """
-
     async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
         """Prolong the lease of a machine that has shown that it lives, once half of it is over, on disk."""
 
