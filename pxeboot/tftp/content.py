@@ -4,7 +4,8 @@ import contextlib
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import Protocol
 
 from pxeboot.tftp.datagrams import MAX_SEGMENTED, MAX_SEGMENTS, Packets
@@ -13,7 +14,6 @@ from pxeboot.tftp.packet import Opcode
 CACHE_BYTES = 64 << 20
 """Packets kept for the next who ask; a transfer itself holds one piece, 64 KiB."""
 _READ_AHEAD = 1 << 20  # bytes
-_DATA = struct.Struct(">HH")
 
 
 class Content(Protocol):
@@ -27,11 +27,11 @@ class Content(Protocol):
     def key(self) -> Hashable:
         """Equal where the bytes are."""
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
-        """That part, or None when it would have to be waited for. Raises OSError."""
+    def read_now(self, parts: Sequence[memoryview], offset: int) -> bool:
+        """Fill the parts with what stands from byte `offset` on; False where that would take a while."""
 
-    def read(self, offset: int, length: int) -> bytes:
-        """That part, however long it takes. Raises OSError."""
+    def read(self, parts: Sequence[memoryview], offset: int) -> None:
+        """The same, however long it takes. Raises OSError."""
 
     def close(self) -> None:
         """Nothing will be read any more."""
@@ -45,11 +45,16 @@ class Memory:
         """The bytes themselves: their hash is reckoned once, and equal content is one."""
         self.size = len(data)
 
-    def read(self, offset: int, length: int) -> bytes:
-        """That part."""
-        return self._data[offset : offset + length]
+    def read_now(self, parts: Sequence[memoryview], offset: int) -> bool:
+        """Always."""
+        self.read(parts, offset)
+        return True
 
-    read_now = read
+    def read(self, parts: Sequence[memoryview], offset: int) -> None:
+        """Copy it."""
+        for part in parts:
+            part[:] = self._data[offset : offset + len(part)]
+            offset += len(part)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -65,40 +70,61 @@ class File:
         self.size = status.st_size
         self.key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
-        """What the page cache holds; what comes next is fetched into it meanwhile."""
-        buffer = bytearray(length)
+    def read_now(self, parts: Sequence[memoryview], offset: int) -> bool:
+        """From the page cache."""
+        length = sum(map(len, parts))
         with contextlib.suppress(OSError):  # a file system without RWF_NOWAIT, as well as a page not there
-            if os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT) == length:
-                return bytes(buffer)
-        return None
+            return os.preadv(self._descriptor, parts, offset, os.RWF_NOWAIT) == length
+        return False
 
-    def read(self, offset: int, length: int) -> bytes:
-        """That part, from the disk if need be."""
+    def read(self, parts: Sequence[memoryview], offset: int) -> None:
+        """From the disk if need be, which fetches what comes next into the page cache meanwhile."""
+        length = sum(map(len, parts))
         os.posix_fadvise(self._descriptor, offset + length, _READ_AHEAD, os.POSIX_FADV_WILLNEED)
-        return os.pread(self._descriptor, length, offset)
+        if os.preadv(self._descriptor, parts, offset) != length:
+            raise OSError("the file was cut short while it was sent")
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._descriptor)
 
 
+def whole(content: Content) -> bytes:
+    """All of it, however long that takes. Raises OSError."""
+    data = bytearray(content.size)
+    content.read([memoryview(data)], 0)
+    return bytes(data)
+
+
 class Piece(Packets):
     """The DATA packets of some blocks in a row: as many as one send with UDP_SEGMENT takes."""
 
-    __slots__ = ("first", "stop")
+    __slots__ = ("first", "payloads", "stop")
 
-    def __init__(self, first: int, count: int, payload: bytes, block_size: int) -> None:
-        """`payload` is that of `count` blocks, of which the last may lack some or all of its bytes."""
-        parts = []
-        for number in range(count):
-            parts.append(_DATA.pack(Opcode.DATA, (first + number) & 0xFFFF))  # wraps to 0, as clients expect
-            parts.append(payload[number * block_size : (number + 1) * block_size])
-        super().__init__(b"".join(parts), block_size + 4)
+    def __init__(self, first: int, count: int, length: int, block_size: int) -> None:
+        """`length` is that of the payload of `count` blocks, the last of which may lack some or all."""
+        data = bytearray(length + 4 * count)
+        # Block numbers wrap to 0, as clients expect.
+        headers = [Opcode.DATA << 16 | number & 0xFFFF for number in range(first, first + count)]
+        _headers(count, block_size).pack_into(data, 0, *headers)
+        super().__init__(data, block_size + 4)
         self.first = first
         """Its first block."""
         self.stop = first + count
         """The block after its last."""
+        view = memoryview(data)
+        starts = range(4, len(data) + 1, self.stride)
+        self.payloads = [view[start : start + block_size] for start in starts]
+        """To be filled, and let go, before it is sent."""
+
+    def ends(self, size: int) -> bool:
+        """Whether the last block of content of that many bytes is in it."""
+        return (self.stop - 1) * (self.stride - 4) > size
+
+
+@cache
+def _headers(count: int, block_size: int) -> struct.Struct:
+    return struct.Struct(">" + f"I{block_size}x" * (count - 1) + "I")
 
 
 class Pieces:
@@ -110,17 +136,16 @@ class Pieces:
         self._kept: OrderedDict[Hashable, Piece] = OrderedDict()
 
     def find(self, content: Content, block_size: int, block: int) -> Piece | None:
-        """The piece with `block`, or None where `read` must be waited for. Raises OSError."""
+        """The piece with `block`, or None where `read` must be waited for."""
         first = _first_of_piece(block, block_size)
         piece = self._kept.get((content.key, block_size, first))
         if piece is not None:
             self._kept.move_to_end((content.key, block_size, first))
             return piece
         count, offset, length = _extent(content.size, block_size, first)
-        payload = content.read_now(offset, length)
-        if payload is None:
+        piece = Piece(first, count, length, block_size)
+        if not content.read_now(piece.payloads, offset):
             return None
-        piece = Piece(first, count, payload, block_size)
         self.keep(content, block_size, piece)
         return piece
 
@@ -129,13 +154,13 @@ class Pieces:
         """The piece with `block`, however long it takes: for a thread. Raises OSError."""
         first = _first_of_piece(block, block_size)
         count, offset, length = _extent(content.size, block_size, first)
-        payload = content.read(offset, length)
-        if len(payload) != length:
-            raise OSError("the file was cut short while it was sent")
-        return Piece(first, count, payload, block_size)
+        piece = Piece(first, count, length, block_size)
+        content.read(piece.payloads, offset)
+        return piece
 
     def keep(self, content: Content, block_size: int, piece: Piece) -> None:
         """Have a piece at hand for the next transfers, and drop those not used for longest."""
+        piece.payloads.clear()
         self._kept[(content.key, block_size, piece.first)] = piece
         self.kept_bytes = self.kept_bytes + piece.length
         while self.kept_bytes > self._most:

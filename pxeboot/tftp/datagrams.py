@@ -93,9 +93,10 @@ class Packets:
 
     __slots__ = ("_bytes", "address", "length", "stride")
 
-    def __init__(self, data: bytes, stride: int) -> None:
-        self._bytes = data  # immutable, and alive as long as this is
-        self.address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    def __init__(self, data: bytearray, stride: int) -> None:
+        """`data` must not change its length."""
+        self._bytes = data  # alive as long as this is
+        self.address = _address(data)
         self.length = len(data)
         self.stride = stride
 

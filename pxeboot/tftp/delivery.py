@@ -15,7 +15,7 @@ from pxeboot.tasks import Tasks
 from pxeboot.tftp.content import Content, Piece, Pieces
 from pxeboot.tftp.datagrams import Inbox, Outbox, Packets, address_of
 from pxeboot.tftp.packet import Error, ErrorCode, Opcode, OptionAck, Packet, ReadRequest, decode, encode
-from pxeboot.tftp.transfer import MIN_WAIT_S, Transfer
+from pxeboot.tftp.transfer import MIN_WAIT_S, NOTHING, Transfer
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Delivery:
 
     __slots__ = ("_counted", "awaits", "base", "begun", "block_size", "content", "heard_at",
                  "loading", "name", "oack", "peer", "piece", "put", "request", "stride", "transfer",
-                 "until")  # fmt: skip
+                 "until", "wanted")  # fmt: skip
 
     def __init__(
         self, request: ReadRequest, name: str, peer: int, content: Content, transfer: Transfer
@@ -63,7 +63,9 @@ class Delivery:
         self.put: Callable[[int, Piece, int, int], None]
         """How the outbox takes its blocks."""
         self.loading = False
-        """A piece is being read from the disk."""
+        """A piece is being read from the disk,"""
+        self.wanted = NOTHING
+        """and these blocks wait for it."""
         self.awaits = 0
         """The next ACK in lock step, as the word it is on the wire,"""
         self.until = 0
@@ -109,6 +111,7 @@ class Deliveries:
         self._lingering: dict[int, float] = {}  # peers of ended transfers, and when they ended
         self._leaving: deque[int] = deque()  # the same, oldest first
         self._pieces = Pieces()
+        self._ahead: list[Delivery] = []  # which will need their next piece
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -164,6 +167,8 @@ class Deliveries:
                 self._take_all(received, now)
                 if not self._flush():
                     return
+                if self._ahead:
+                    self._look_ahead()
             elif not watches or now - self._heard_at > WATCH_SECONDS:
                 return
 
@@ -229,37 +234,46 @@ class Deliveries:
 
     def _find(self, delivery: Delivery, blocks: range, first: int) -> Piece | None:
         """The piece that `first` is in; or None, and the blocks from there on are sent when it is read."""
-        try:
-            piece = self._pieces.find(delivery.content, delivery.block_size, first)
-        except OSError as error:
-            self._cannot_read(delivery, error)
-            return None
-        if piece is not None:
+        piece = self._pieces.find(delivery.content, delivery.block_size, first)
+        if piece is None:
+            delivery.wanted = range(first, blocks.stop)
+            self._begin_to_load(delivery, first)
+        else:
             delivery.piece = piece
-        elif not delivery.loading:
-            delivery.loading = True
-            left = range(first, blocks.stop)
-            self._tasks.spawn(self._load(delivery, left), f"TFTP reads {delivery.name}")
+            if not piece.ends(delivery.content.size):
+                self._ahead.append(delivery)
         return piece
 
-    async def _load(self, delivery: Delivery, blocks: range) -> None:
+    def _look_ahead(self) -> None:
+        """Make the packets that come next while the clients are busy with these."""
+        ahead, self._ahead = self._ahead, []
+        for delivery in ahead:
+            piece = delivery.piece
+            if piece is None or delivery.transfer.result is not None:
+                continue
+            if self._pieces.find(delivery.content, delivery.block_size, piece.stop) is None:
+                self._begin_to_load(delivery, piece.stop)
+
+    def _begin_to_load(self, delivery: Delivery, block: int) -> None:
+        if not delivery.loading:
+            delivery.loading = True
+            self._tasks.spawn(self._load(delivery, block), f"TFTP reads {delivery.name}")
+
+    async def _load(self, delivery: Delivery, block: int) -> None:
         """Read in a thread: a disk that must turn first delays nobody else."""
         try:
-            piece = await asyncio.to_thread(
-                self._pieces.read, delivery.content, delivery.block_size, blocks.start
-            )
+            piece = await asyncio.to_thread(self._pieces.read, delivery.content, delivery.block_size, block)
+            self._pieces.keep(delivery.content, delivery.block_size, piece)
         except OSError as error:
             self._cannot_read(delivery, error)
-        else:
-            self._pieces.keep(delivery.content, delivery.block_size, piece)
-            delivery.piece = piece
         finally:
             delivery.loading = False
             if delivery.transfer.result is not None:
                 delivery.content.close()
-        if delivery.transfer.result is None:
+        wanted, delivery.wanted = delivery.wanted, NOTHING
+        if wanted and delivery.transfer.result is None:
             delivery.settle()
-            self._put(delivery, blocks, self._loop.time())
+            self._put(delivery, wanted, self._loop.time())
         self._flush()
 
     def _cannot_read(self, delivery: Delivery, error: OSError) -> None:
@@ -312,4 +326,4 @@ class Deliveries:
 
 def _alone(packet: Packet) -> Packets:
     data = encode(packet)
-    return Packets(data, len(data))
+    return Packets(bytearray(data), len(data))

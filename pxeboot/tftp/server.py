@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pxeboot.errors import MalformedPacket, PxebootError
 from pxeboot.tasks import Tasks
-from pxeboot.tftp.content import Content, Memory
+from pxeboot.tftp.content import Content, Memory, whole
 from pxeboot.tftp.datagrams import MAX_DATAGRAM, address_of, peer_of
 from pxeboot.tftp.delivery import Deliveries, Delivery
 from pxeboot.tftp.packet import Error, ErrorCode, ReadRequest, WriteRequest, decode, encode
@@ -296,7 +296,7 @@ async def _as_text(content: Content) -> Memory:
     """The content with the line ends of netascii. Raises PxebootError when it is too large to be a text."""
     try:
         check_netascii(content.size)
-        return Memory(to_netascii(await asyncio.to_thread(content.read, 0, content.size)))
+        return Memory(to_netascii(await asyncio.to_thread(whole, content)))
     finally:
         content.close()
 

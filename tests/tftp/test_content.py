@@ -78,8 +78,12 @@ def test_a_file_is_read_like_memory(path: Path) -> None:
 
 
 def test_a_page_that_is_not_in_memory_must_be_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_there(*arguments: object) -> int:
-        raise BlockingIOError(errno.EAGAIN, "")
+    kernel = os.preadv
+
+    def not_there(descriptor: int, parts: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags:
+            raise BlockingIOError(errno.EAGAIN, "")
+        return kernel(descriptor, parts, offset)
 
     monkeypatch.setattr(os, "preadv", not_there)
     file, pieces = File(os.open(path, os.O_RDONLY)), Pieces()
@@ -93,7 +97,7 @@ def test_a_page_that_is_not_in_memory_must_be_waited_for(path: Path, monkeypatch
 def test_a_file_cut_short_while_it_is_sent_is_an_error(path: Path) -> None:
     file = File(os.open(path, os.O_RDONLY))
     os.truncate(path, 100)
-    assert file.read_now(0, 512) is None
+    assert not file.read_now([memoryview(bytearray(512))], 0)
     with pytest.raises(OSError, match="cut short"):
         Pieces.read(file, 512, 1)
     file.close()

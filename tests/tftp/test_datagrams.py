@@ -77,7 +77,7 @@ def test_nothing_of_an_earlier_datagram_is_left_in_a_short_one(
 
 
 def test_single_packets_go_each_to_its_peer(ours: socket.socket, theirs: socket.socket) -> None:
-    outbox, packets = Outbox(ours), Packets(b"aaaabbbbcc", 4)
+    outbox, packets = Outbox(ours), Packets(bytearray(b"aaaabbbbcc"), 4)
     with udp() as other:
         for peer, offset, length in ((theirs, 0, 4), (other, 4, 4), (theirs, 8, 2)):
             outbox.put_one(peer_of(peer.getsockname()), packets, offset, length)
@@ -91,7 +91,7 @@ def test_single_packets_go_each_to_its_peer(ours: socket.socket, theirs: socket.
 def test_a_window_arrives_as_its_packets(ours: socket.socket, theirs: socket.socket, segments: bool) -> None:
     outbox = Outbox(ours)
     outbox.segments = segments
-    packets = Packets(b"".join(bytes([number]) * 10 for number in range(64)) + b"end", 10)
+    packets = Packets(bytearray(b"".join(bytes([number]) * 10 for number in range(64)) + b"end"), 10)
     outbox.put(peer_of(theirs.getsockname()), packets, 600, 43)
     outbox.put(peer_of(theirs.getsockname()), packets, 0, 10)
     assert outbox.flush()
@@ -99,7 +99,7 @@ def test_a_window_arrives_as_its_packets(ours: socket.socket, theirs: socket.soc
 
 
 def test_more_than_a_batch_is_sent_in_one_flush(ours: socket.socket, theirs: socket.socket) -> None:
-    outbox, packets = Outbox(ours), Packets(bytes(range(200)), 1)
+    outbox, packets = Outbox(ours), Packets(bytearray(range(200)), 1)
     for number in range(200):
         outbox.put_one(peer_of(theirs.getsockname()), packets, number, 1)
     assert outbox.flush()
@@ -118,7 +118,7 @@ def test_where_the_kernel_cannot_cut_a_window_it_is_sent_in_single_packets(
         return int(kernel(descriptor, start, count, flags))
 
     monkeypatch.setattr(datagrams, "_sendmmsg", refuse_windows)
-    outbox, packets = Outbox(ours), Packets(b"aabbccdd", 2)
+    outbox, packets = Outbox(ours), Packets(bytearray(b"aabbccdd"), 2)
     for offset in (0, 4):
         outbox.put(peer_of(theirs.getsockname()), packets, offset, 4)
     assert outbox.flush()
@@ -129,7 +129,7 @@ def test_where_the_kernel_cannot_cut_a_window_it_is_sent_in_single_packets(
 def test_what_has_no_route_is_lost_and_the_others_are_sent(theirs: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bound:
         bound.bind(("127.0.0.1", 0))  # a loopback address cannot send to the outside: EINVAL
-        outbox, packets = Outbox(bound), Packets(b"data", 4)
+        outbox, packets = Outbox(bound), Packets(bytearray(b"data"), 4)
         outbox.put_one(peer_of(("192.0.2.1", 9)), packets, 0, 4)
         outbox.put_one(peer_of(theirs.getsockname()), packets, 0, 4)
         assert outbox.flush()
@@ -150,7 +150,7 @@ def test_a_full_socket_keeps_what_it_did_not_take(
         return int(kernel(descriptor, start, few, flags))
 
     monkeypatch.setattr(datagrams, "_sendmmsg", take_few)
-    outbox, packets = Outbox(ours), Packets(b"abc", 1)
+    outbox, packets = Outbox(ours), Packets(bytearray(b"abc"), 1)
     for offset in range(3):
         outbox.put_one(peer_of(theirs.getsockname()), packets, offset, 1)
     assert not outbox.flush()

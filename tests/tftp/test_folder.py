@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pxeboot.tftp.content import whole
 from pxeboot.tftp.folder import Folder
 
 
@@ -31,7 +32,7 @@ def read(root: Path, name: str) -> bytes | None:
     if file is None:
         return None
     with closing(file):
-        return file.read(0, file.size)
+        return whole(file)
 
 
 @pytest.mark.parametrize(

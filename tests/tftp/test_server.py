@@ -13,7 +13,7 @@ import tftpy
 
 from pxeboot.errors import PxebootError
 from pxeboot.tftp import server as server_module
-from pxeboot.tftp.content import Content, File, Memory
+from pxeboot.tftp.content import Content, File, Memory, whole
 from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, Packet, ReadRequest, WriteRequest, decode, encode
 from pxeboot.tftp.server import TftpServer, TransferRecord
 from pxeboot.tftp.transfer import TftpLimits
@@ -403,14 +403,14 @@ async def test_a_window_arrives_whole_and_in_order(site: Site, client: Client) -
 async def test_a_file_that_the_disk_must_fetch_first_arrives(
     site: Site, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(File, "read_now", lambda *_: None)
+    monkeypatch.setattr(File, "read_now", lambda *_: False)
     (tmp_path / "file").write_bytes(FILES["size/300000"])
     file = File(os.open(tmp_path / "file", os.O_RDONLY))
     site.opened["disk"] = file
     assert await client.read("disk") == FILES["size/300000"]
     assert await site.results() == ["done"]
     with pytest.raises(OSError, match="Bad file descriptor"):
-        file.read(0, 1)  # it was closed
+        whole(file)  # it was closed
 
 
 async def test_a_file_that_cannot_be_read_any_more_ends_with_an_error(
