@@ -115,6 +115,8 @@ class Client:
         if opcode == _DATA:
             if block == (self.have + 1) & 0xFFFF:
                 self.failed = True  # the right number, and other bytes
+            elif block == self.have & 0xFFFF:
+                self.acknowledge()  # our ACK was lost, or a copy is late: RFC 1350 §6
             elif self.window > 1 and self.reported_gap != self.have:
                 self.reported_gap = self.have  # RFC 7440 §4: a gap is told at once, and once
                 self.acknowledge()
