@@ -272,7 +272,6 @@ class Deliveries:
                 delivery.content.close()
         wanted, delivery.wanted = delivery.wanted, NOTHING
         if wanted and delivery.transfer.result is None:
-            delivery.settle()
             self._put(delivery, wanted, self._loop.time())
         self._flush()
 
