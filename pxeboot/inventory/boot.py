@@ -84,6 +84,7 @@ LIMIT_SECONDS: dict[Stage, float] = {
     Stage.REBOOTING: 600,
 }
 HEARTBEAT_SECONDS = 10.0
+TRANSFERS_KEPT = 20
 LOST_SECONDS = 35.0
 """Three heartbeats missed, and a little."""
 
@@ -131,6 +132,8 @@ class Boot:
     """`class: one sentence`, when the stage is failed or lost."""
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes sent to it, by protocol and name (`tftp undionly.kpxe`, `http kernel`)."""
+    transfers: tuple[dict[str, Any], ...] = ()
+    """Its last TRANSFERS_KEPT reads by TFTP as JSON values: name, options asked and granted, how it went."""
 
     @classmethod
     def begin(cls, id: str, mac: Mac, firmware: str, now: float) -> Self:
@@ -202,5 +205,6 @@ def from_json(record: dict[str, Any]) -> Boot:
         "stage": Stage(record["stage"]),
         "reached": {Stage(stage): at for stage, at in record["reached"].items()},
         "address": IPv4Address(record["address"]) if record["address"] else None,
+        "transfers": tuple(record.get("transfers", ())),
     }
     return Boot(**known)

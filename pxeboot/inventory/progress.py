@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from pxeboot.events import Bus
-from pxeboot.inventory.boot import BEFORE_KERNEL_RUNS, UP, Boot, Stage, continues
+from pxeboot.inventory.boot import BEFORE_KERNEL_RUNS, TRANSFERS_KEPT, UP, Boot, Stage, continues
 from pxeboot.inventory.node import Node, seen
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
@@ -135,6 +135,14 @@ class Progress:
         if boot is not None:
             sent = {**boot.sent, what: boot.sent.get(what, 0) + size}
             await self._save(replace(boot, sent=sent, retries=boot.retries + retries), durable=False)
+
+    async def transferred(self, mac: Mac, what: str, transfer: dict[str, Any]) -> None:
+        """A read by TFTP has ended: `sent`, and its facts as JSON values (see `Boot.transfers`)."""
+        boot = await self._store.boot(mac)
+        if boot is not None:
+            kept = (*boot.transfers, transfer)[-TRANSFERS_KEPT:]
+            await self._save(replace(boot, transfers=kept), durable=False)
+            await self.sent(mac, what, transfer["bytes"], transfer["retransmissions"])
 
     async def expire(self) -> None:
         """Find the boots that have been silent for too long.

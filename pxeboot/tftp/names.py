@@ -66,10 +66,18 @@ class Names:
     async def note(self, record: TransferRecord) -> None:
         """Put a transfer that has ended into the boot record of its machine."""
         machine = await self.progress.machine_at(IPv4Address(record.peer))
-        if machine is not None and record.result != "size probe":
-            await self.progress.sent(
-                machine, f"tftp {_short(record.name)}", record.bytes, record.retransmissions
-            )
+        if machine is not None:
+            name = _short(record.name)
+            facts = {
+                "name": name,
+                "asked": dict(record.asked),
+                "granted": dict(record.granted),
+                "bytes": record.bytes,
+                "retransmissions": record.retransmissions,
+                "seconds": round(record.duration_s, 3),
+                "result": record.result,
+            }
+            await self.progress.transferred(machine, f"tftp {name}", facts)
 
     async def _configuration(
         self, mac: Mac, server: IPv4Address, loader: str, write: Callable[[Instructions], str]

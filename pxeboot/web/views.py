@@ -68,6 +68,8 @@ class BootView(BaseModel):
     retries: int
     sent: dict[str, int]
     """Bytes by protocol and name."""
+    transfers: list[dict[str, Any]]
+    """The last reads by TFTP: name, options asked and granted, bytes, retransmissions, seconds, result."""
     failure_class: str
     failure: str
 
@@ -203,6 +205,7 @@ def _boot_view(boot: Boot) -> BootView:
         address=boot.address,
         retries=boot.retries,
         sent=boot.sent,
+        transfers=list(boot.transfers),
         failure_class=boot.failure_class,
         failure=boot.failure,
     )
