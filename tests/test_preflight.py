@@ -18,7 +18,12 @@ def config(tmp_path: Path, more: str = "", loader: str = "ipxe") -> Config:
 
 
 @pytest.fixture
-def without_ipxe(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_ipxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loader's package is installed but one, whatever this computer has."""
+    for platform, loader in arch.DEFAULT_LOADERS.items():
+        path = tmp_path / loader.name
+        path.touch()
+        monkeypatch.setitem(arch.DEFAULT_LOADERS, platform, replace(loader, path=path))
     absent = replace(arch.SNPONLY_X64, path=Path("/no/such/snponly.efi"))
     monkeypatch.setitem(arch.DEFAULT_LOADERS, "x64-uefi", absent)
 
