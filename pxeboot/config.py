@@ -17,24 +17,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 from pydantic_core import ErrorDetails
 
 from pxeboot import toml
+from pxeboot.balancer import service
+from pxeboot.balancer.service import ServiceConfig
 from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
+from pxeboot.words import LABEL, Name
 
 DEFAULT_PATH = Path("pxeboot.toml")
 ANY_MACHINE = "*"
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(kbit|Mbit|Gbit)")
 _UNITS = {"kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 _MAC_PATTERN = re.compile(r"(?:[0-9a-f]{2}:){1,5}\*|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-
-
-def host_name(text: str) -> str:
-    """Accept one DNS label in lower case (RFC 1123 §2.1). Raises ValueError."""
-    if not _NAME.fullmatch(text):
-        raise ValueError(f"{text!r} is not a name of lower-case letters, digits and inner dashes")
-    return text
 
 
 def machine_pattern(text: str) -> str:
@@ -104,7 +99,6 @@ def _rate(value: object) -> object:
 
 
 Rate = Annotated[int, BeforeValidator(_rate)]
-Name = Annotated[str, AfterValidator(host_name)]
 Range = Annotated[AddressRange, BeforeValidator(_range)]
 Pattern = Annotated[str, AfterValidator(machine_pattern)]
 Options = Annotated[Mapping[int, bytes], BeforeValidator(_options)]
@@ -203,7 +197,7 @@ class TftpConfig(BaseModel, frozen=True, extra="forbid"):
 class DnsConfig(BaseModel, frozen=True, extra="forbid"):
     """The `[dns]` table; without it there is no DNS server."""
 
-    domain: str = Field(pattern=rf"^{_NAME.pattern}(\.{_NAME.pattern})*$", max_length=200)
+    domain: str = Field(pattern=rf"^{LABEL.pattern}(\.{LABEL.pattern})*$", max_length=200)
     """Names of nodes are answered below it, and the reverse names of our networks."""
     forward: tuple[IPv4Address, ...] = ()
     """Servers that are asked everything else; none: it is refused."""
@@ -256,6 +250,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     dns: DnsConfig | None = None
     http: HttpConfig = HttpConfig()
     group: tuple[GroupConfig, ...] = ()
+    service: tuple[ServiceConfig, ...] = ()
     loaders: dict[str, Path] = {}
     """The operator's boot loaders, by platform (`arm64-uefi`) or number of DHCP option 93."""
 
@@ -263,6 +258,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     def _parts_agree(self) -> Self:
         _refuse_overlapping_networks(self.network)
         _refuse_doubled_claims(self.group)
+        service.refuse_rivals(self.service)
+        _refuse_homeless_services(self)
         return self
 
     def group_named(self, name: str) -> GroupConfig | None:
@@ -290,6 +287,16 @@ def _refuse_doubled_claims(groups: tuple[GroupConfig, ...]) -> None:
                     raise ValueError(
                         f"group: {one.name!r} and {other.name!r} claim the same machines ({pattern}, {rival})"
                     )
+
+
+def _refuse_homeless_services(config: Config) -> None:
+    for item in config.service:
+        if config.group_named(item.group) is None:
+            known = ", ".join(repr(group.name) for group in config.group) or "none"
+            raise ValueError(f"service: {item.name!r} is for group {item.group!r}; there is {known}")
+        for pool in (pool for network in config.network for pool in network.pool):
+            if isinstance(item.vip, IPv4Address) and item.vip in pool:
+                raise ValueError(f"vip: {item.vip} of service {item.name!r} is in the pool {pool}")
 
 
 def _meet(one: str, other: str) -> bool:
@@ -340,6 +347,7 @@ _HINTS = {
     "admin": 'write an address and a port, like "127.0.0.1:8080"',
     "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',
     "group": "let each machine fit one group only",
+    **service.HINTS,
 }
 
 

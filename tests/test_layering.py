@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pxeboot"
 
 FLOORS: list[tuple[str, ...]] = [
-    ("errors", "mac", "toml", "config", "resources", "dhcp.values", "dhcp.custom",
+    ("errors", "mac", "words", "toml", "config", "balancer.check", "balancer.service", "balancer.target",
+     "resources", "dhcp.values", "dhcp.custom",
      "inventory.node", "inventory.boot", "inventory.lease", "image.recipe", "image.manifest"),
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",

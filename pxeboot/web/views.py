@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from pxeboot.config import Name
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import Lease
 from pxeboot.inventory.node import Node, group_of, is_known
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
+from pxeboot.words import Name
 
 
 class Problem(BaseModel):
