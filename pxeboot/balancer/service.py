@@ -85,8 +85,9 @@ class ServiceConfig(BaseModel, frozen=True, extra="forbid"):
     on_failure: Literal["quiesce", "remove"] = "quiesce"
     """A node that fails its check: "quiesce" gives it weight 0, so that its connections go on; "remove" takes
     it out, so that they end."""
-    keep_when_all_fail: bool = True
-    """Where all checks fail at once, it is the checker's network that is broken: keep them in service."""
+    keep_when_all_fail: bool | None = None
+    """Where all checks fail at once, it is the checker's network that is broken: keep them in service.
+    Default: unless there is a sorry server."""
     quorum: int = Field(default=1, ge=1, le=65535)
     """Nodes that must pass for the service to be up; else its sorry server answers."""
     hysteresis: int = Field(default=0, ge=0, le=65535)
@@ -170,6 +171,11 @@ class ServiceConfig(BaseModel, frozen=True, extra="forbid"):
         """Where the check asks; 0 where it has no port."""
         chosen = self.check.port if self.check is not None else None
         return chosen or self.node_port
+
+    @property
+    def holds(self) -> bool:
+        """Whether nodes that fail all at once are kept."""
+        return self.sorry_server is None if self.keep_when_all_fail is None else self.keep_when_all_fail
 
     @property
     def claim(self) -> tuple[object, ...]:

@@ -41,6 +41,10 @@ class Health:
     """When that was decided, Unix seconds."""
     history: tuple[Outcome, ...] = ()
     """The last HISTORY_KEPT looks, oldest first."""
+    streak: int = 0
+    """How many of the latest looks ended alike."""
+    turns: tuple[Outcome, ...] = ()
+    """The last HISTORY_KEPT looks that settled or changed `passing`, oldest first."""
 
     @property
     def last(self) -> Outcome | None:
