@@ -70,12 +70,13 @@ def status(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJso
 def _quarantine(lease: dict[str, Any]) -> str:
     """One address that cannot be given, and what the operator does about it."""
     minutes = max(0, round((lease["expires"] - time.time()) / 60))
+    again = f"`pxeboot lease free {lease['address']}` ends this"
     if lease["state"] == "conflict":
         return (
             f"{lease['address']} is in use by {lease['mac']} without a lease: not given for {minutes} min; "
-            "take it off that machine, or out of the pool"
+            f"take it off that machine, or out of the pool; {again}"
         )
     return (
         f"{lease['address']} was declined by {lease['mac']}, for somebody there has it: not given for "
-        f"{minutes} min; find who, or take it out of the pool"
+        f"{minutes} min; find who, or take it out of the pool; {again}"
     )

@@ -100,11 +100,17 @@ def inform_ack(request: Packet, client: Client, terms: Terms, decision: Decision
 
 
 def nak(request: Packet, terms: Terms, reason: str) -> Reply:
-    """Tell a client to forget its address and begin again: always broadcast, through a relay too."""
+    """Tell a client to forget its address and begin again: by broadcast where it can hear one.
+
+    RFC 2131 §4.1 wants a broadcast whenever giaddr is 0. But a client that renews from behind a router
+    (giaddr 0, and an address that is not on our link) hears no broadcast of ours, and would keep a wrong
+    address until it rebinds through its relay. It has that address, or it could not ask: it is told there.
+    """
     given = {options.MESSAGE.code: options.MESSAGE.encode(reason)}
     packet = replace(reply_frame(MessageType.NAK, request, terms.identifier, given), ciaddr=_NOWHERE)
     if request.giaddr == _NOWHERE:
-        return Reply(packet, Broadcast())
+        behind_a_router = request.ciaddr != _NOWHERE and terms.server not in terms.subnet
+        return Reply(packet, Unicast(request.ciaddr, CLIENT_PORT) if behind_a_router else Broadcast())
     # RFC 2131 §4.3.2: the flag makes the relay broadcast it, for the client's address may be wrong.
     flagged = replace(packet, flags=packet.flags | BROADCAST_FLAG)
     return Reply(flagged, Unicast(request.giaddr, terms.relay_port))

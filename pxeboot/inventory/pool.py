@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain, islice
 
@@ -146,6 +147,16 @@ class Pool:
         found = Lease(address, holder, LeaseState.CONFLICT, now + DECLINE_SECONDS)
         self._keep(found)
         return found
+
+    def lift(self, address: IPv4Address, now: float) -> Lease | None:
+        """End a quarantine before its time; None where there is none. The address is given again at once."""
+        lease = self.lease_at(address)
+        if lease is None or not lease.quarantined(now):
+            return None
+        lifted = replace(lease, expires=now)
+        self._keep(lifted)
+        self._given_back[int(address)] = address
+        return lifted
 
     def _keep(self, lease: Lease) -> None:
         number = int(lease.address)

@@ -140,6 +140,9 @@ class SqliteStore:
     async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
         return await self._write_change(self._pools[network].quarantine(address, holder, now))
 
+    async def lift(self, network: IPv4Network, address: IPv4Address, now: float) -> bool:
+        return await self._write_change(self._pools[network].lift(address, now))
+
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
         return self._pools[network].lease_of(mac)
 

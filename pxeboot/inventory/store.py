@@ -66,6 +66,9 @@ class Store(Protocol):
     async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
         """`holder` answers for the address: nobody else gets it for a time, on disk. False: it is leased."""
 
+    async def lift(self, network: IPv4Network, address: IPv4Address, now: float) -> bool:
+        """End the quarantine of an address, on disk. False: it is in none."""
+
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
         """The last lease of a machine in a network, whatever its state."""
 

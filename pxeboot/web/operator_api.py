@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from ipaddress import IPv4Address
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
+from pxeboot.inventory.lease import Lease
 from pxeboot.inventory.node import Node, default_name, unseen_mac
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS = 15.0
+_PATH_PARAMETERS = {"node": "a MAC address, a UUID or a name", "address": "an IPv4 address"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -68,6 +71,8 @@ class OperatorApi:
         self.routes = (
             Route("GET", "/status", "Networks, leases and nodes in numbers", None, Status, self.status),
             Route("GET", "/leases", "Leases of the served networks", None, LeaseList, self.leases),
+            Route("DELETE", "/leases/{address}", "Give an address again that is put aside because somebody "
+                  "has it without a lease", None, None, self.free_address),
             Route("GET", "/nodes", "All nodes", None, NodeList, self.nodes),
             Route("GET", "/nodes/{node}", "A node and its last boots", None, NodeDetail, self.node),
             Route("PATCH", "/nodes/{node}", "Name a node, put it into a group, reserve its address, set DHCP "
@@ -92,6 +97,16 @@ class OperatorApi:
 
     async def leases(self, request: web.Request) -> web.StreamResponse:
         return _json(await lease_list(self._store))
+
+    async def free_address(self, request: web.Request) -> web.StreamResponse:
+        address = _ipv4(request.match_info["address"])
+        network = self._site.network_of(address)
+        lease, now = await self._store.lease_at(address), time.time()
+        lifted = network and lease and await self._store.lift(network.config.subnet, address, now)
+        if not lifted:
+            raise _not_put_aside(address, lease, now)
+        log.info("%s: is given again, says an operator", address)
+        return web.Response(status=204)
 
     async def nodes(self, request: web.Request) -> web.StreamResponse:
         views = [await node_view(node, self._site, self._store) for node in await self._store.nodes()]
@@ -184,6 +199,26 @@ class OperatorApi:
             )
 
 
+def _ipv4(text: str) -> IPv4Address:
+    """Raises PxebootError."""
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise PxebootError(f"{text!r} is not an IPv4 address", "write one, like 10.77.0.100") from None
+
+
+def _not_put_aside(address: IPv4Address, lease: Lease | None, now: float) -> PxebootError:
+    """Why an address cannot be given again by an operator's word."""
+    if lease is not None and lease.active(now):
+        return PxebootError(
+            f"{address} is leased to {lease.mac}", "its machine may be using it: its lease ends by itself"
+        )
+    return PxebootError(
+        f"{address} is not put aside",
+        "`pxeboot status` shows which addresses somebody has without a lease",
+    )
+
+
 def _patched(node: Node, patch: NodePatch, now: float) -> Node:
     """The node as the operator wants it, and known from now on. Raises PxebootError."""
     changes = patch.model_dump(exclude_unset=True)
@@ -261,11 +296,13 @@ def openapi_document(routes: tuple[Route, ...]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         operation: dict[str, Any] = {"summary": route.summary, "responses": {}}
-        if "{node}" in route.path:
-            operation["parameters"] = [
-                {"name": "node", "in": "path", "required": True, "schema": {"type": "string"},
-                 "description": "a MAC address, a UUID or a name"}
-            ]  # fmt: skip
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": words}
+            for name, words in _PATH_PARAMETERS.items()
+            if f"{{{name}}}" in route.path
+        ]
+        if parameters:
+            operation["parameters"] = parameters
         if route.takes is not None:
             operation["requestBody"] = {"required": True, **_content(route.takes, schemas)}
         answer = {"description": "done"} | (_content(route.gives, schemas) if route.gives else {})

@@ -1,6 +1,7 @@
 """What operators see of nodes, leases and boots: the models of the API, and how they are filled."""
 
 import time
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field
 
 from pxeboot.inventory.boot import Boot, Stage
-from pxeboot.inventory.lease import Lease
+from pxeboot.inventory.lease import Lease, LeaseState
 from pxeboot.inventory.node import Node, group_of, is_known
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
@@ -111,7 +112,10 @@ class LeaseView(BaseModel):
 
     address: IPv4Address
     mac: Mac
+    name: str = ""
+    """The node's, where `mac` is one."""
     state: str
+    """`offered`, `bound`, `released`, `declined`, `conflict`, or `expired`: its time is over."""
     expires: float
 
 
@@ -213,16 +217,28 @@ def _boot_view(boot: Boot) -> BootView:
 
 async def lease_list(store: Store) -> LeaseList:
     """All leases, by address."""
-    return LeaseList(leases=[_lease_view(lease) for lease in await store.leases()])
+    now, names = time.time(), await _names(store)
+    return LeaseList(leases=[_lease_view(lease, names, now) for lease in await store.leases()])
 
 
-def _lease_view(lease: Lease) -> LeaseView:
-    return LeaseView(address=lease.address, mac=lease.mac, state=lease.state.value, expires=lease.expires)
+async def _names(store: Store) -> dict[Mac, str]:
+    return {node.mac: node.name for node in await store.nodes()}
+
+
+def _lease_view(lease: Lease, names: Mapping[Mac, str], now: float) -> LeaseView:
+    over = lease.state is not LeaseState.RELEASED and now >= lease.expires
+    return LeaseView(
+        address=lease.address,
+        mac=lease.mac,
+        name=names.get(lease.mac, ""),
+        state="expired" if over else lease.state.value,
+        expires=lease.expires,
+    )
 
 
 async def status_of(site: Site, store: Store) -> Status:
     """Count leases and nodes."""
-    now = time.time()
+    now, names = time.time(), await _names(store)
     leases = await store.leases()
     active = [lease.address for lease in leases if lease.active(now)]
     networks = [
@@ -242,5 +258,5 @@ async def status_of(site: Site, store: Store) -> Status:
         networks=networks,
         nodes_by_stage={stage: count for stage, count in counts.items() if count},
         failures=[view for view in views if view.stage in (Stage.FAILED.value, Stage.LOST.value)],
-        quarantined=[_lease_view(lease) for lease in leases if lease.quarantined(now)],
+        quarantined=[_lease_view(lease, names, now) for lease in leases if lease.quarantined(now)],
     )

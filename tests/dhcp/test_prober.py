@@ -50,6 +50,12 @@ def test_an_address_that_somebody_has_is_found_ahead_of_need_and_shown(tmp_path:
         server.stop()
         server.start()
         assert quarantined(server) == found  # it was on disk
+        assert "pxeboot lease free 10.77.0.100" in shown
+        assert "conflict" in server.cli("lease", "list").stdout
+        freed = server.cli("lease", "free", "10.77.0.100")
+        assert (freed.returncode, freed.stdout) == (0, "10.77.0.100 is given again\n")
+        assert quarantined(server) == []
+        assert server.cli("lease", "free", "10.77.0.101").stderr.startswith("error: 10.77.0.101 is leased to")
 
 
 def test_an_address_asked_for_is_probed_while_its_machine_waits(tmp_path: Path) -> None:

@@ -268,6 +268,17 @@ def test_a_nak_is_broadcast_and_gives_nothing() -> None:
     assert set(reply.packet.options) <= {53, 54, 56, 61, 97}
 
 
+def test_a_nak_to_who_renews_through_a_router_goes_to_its_address() -> None:
+    """A broadcast on our link would never reach it."""
+    far = replace(TERMS, subnet=IPv4Network("10.88.0.0/24"))
+    renewing = replace(DISCOVER, ciaddr=IPv4Address("10.88.0.100"), flags=0x8000)
+    reply = responder.nak(renewing, far, "not yours")
+    assert reply.destination == Unicast(IPv4Address("10.88.0.100"), 68)
+    assert reply.packet.ciaddr == IPv4Address(0)
+    on_our_link = replace(DISCOVER, ciaddr=IPv4Address(0))  # it names that subnet by option 118
+    assert responder.nak(on_our_link, far, "not yours").destination == Broadcast()
+
+
 def test_a_nak_through_a_relay_is_to_be_broadcast_there() -> None:
     reply = responder.nak(replace(DISCOVER, giaddr=RELAY), TERMS, "not yours")
     assert (reply.destination, reply.packet.flags) == (Unicast(RELAY, 67), 0x8000)

@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -151,6 +152,42 @@ def test_a_machine_that_outstays_its_lease_can_have_its_address_again() -> None:
     assert lease(machines, A, LEASE + 3) == ip(10)
 
 
+@pytest.mark.parametrize("how", ["declined", "conflict"])
+def test_a_quarantine_that_is_lifted_leaves_the_address_for_the_next(how: str) -> None:
+    machines = pool(10, 10)
+    lease(machines, A, 0.0)
+    if how == "declined":
+        machines.decline(A, ip(10), 5.0)
+    else:
+        machines.release(A, ip(10), 4.0)
+        machines.quarantine(ip(10), B, 5.0)
+    assert machines.offer(C, None, 6.0, HOLD) is None
+    lifted = machines.lift(ip(10), 7.0)
+    assert lifted is not None
+    assert not lifted.quarantined(7.0)
+    assert machines.candidates(9, 7.0) == [ip(10)]
+    assert lease(machines, C, 8.0) == ip(10)
+
+
+def test_only_a_quarantine_can_be_lifted() -> None:
+    machines = pool()
+    lease(machines, A, 0.0)
+    assert machines.lift(ip(10), 1.0) is None
+    assert machines.lift(ip(11), 1.0) is None
+    machines.quarantine(ip(11), B, 1.0)
+    assert machines.lift(ip(11), 1.0 + DECLINE_SECONDS) is None  # it was over
+
+
+def test_who_holds_an_address_without_a_lease_keeps_the_lease_it_has_elsewhere() -> None:
+    machines = pool()
+    assert lease(machines, A, 0.0) == ip(10)
+    machines.quarantine(ip(11), A, 1.0)
+    machines.lift(ip(11), 2.0)
+    known = machines.lease_of(A)
+    assert known is not None
+    assert known.address == ip(10)
+
+
 def test_a_leased_address_is_not_taken_from_its_machine() -> None:
     machines = pool()
     lease(machines, A, 0.0)
@@ -199,6 +236,10 @@ class AnyHistory(RuleBasedStateMachine):
         if self.pool.quarantine(ip(last), mac, self.now):
             assert self.promised.get(ip(last), (mac, 0.0))[1] <= self.now
             self.promised.pop(ip(last), None)
+
+    @rule(last=st.integers(8, 16))
+    def lift(self, last: int) -> None:
+        self.pool.lift(ip(last), self.now)
 
     @rule(count=st.integers(1, 4))
     def look_ahead(self, count: int) -> None:

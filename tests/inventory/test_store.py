@@ -95,6 +95,15 @@ async def test_an_address_in_conflict_stays_out_of_use_after_a_restart(store: St
     await again.close()
 
 
+async def test_a_lifted_quarantine_stays_lifted_after_a_restart(store: Store, tmp_path: Path) -> None:
+    assert not await store.lift(NET, NET[10], 0.0)
+    await store.quarantine(NET, NET[10], B, 0.0)
+    assert await store.lift(NET, NET[10], 1.0)
+    again = await reopened(tmp_path)
+    assert await again.offer(NET, A, NET[10], 2.0, 10.0) == NET[10]
+    await again.close()
+
+
 async def test_nodes_and_their_boots_are_there_after_a_restart(store: Store, tmp_path: Path) -> None:
     node = Node(A, "web1", UUID(int=5), "web", NET[50], 12.5)
     await store.save_node(node)

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,35 @@ async def test_status_counts_leases_and_stages(desk: Desk) -> None:
     assert told["nodes_by_stage"] == {"failed": 1}
     assert told["failures"][0]["failure"] == "disk: none"
     assert told["networks"][0]["pool_size"] == 100
+
+
+async def test_an_address_that_was_put_aside_can_be_given_again(desk: Desk) -> None:
+    network, address = IPv4Network("127.0.0.0/8"), IPv4Address("127.0.0.150")
+    await desk.store.quarantine(network, address, MAC, time.time())
+    _, told = await desk.ask("GET", "/leases")
+    (lease,) = [item for item in told["leases"] if item["address"] == str(address)]
+    assert (lease["state"], lease["name"]) == ("conflict", "web1")
+    assert await desk.ask("DELETE", f"/leases/{address}") == (204, None)
+    _, told = await desk.ask("GET", "/leases")
+    assert [item["state"] for item in told["leases"] if item["address"] == str(address)] == ["expired"]
+    assert (await desk.ask("GET", "/status"))[1]["quarantined"] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("127.0.0.160", "127.0.0.160 is leased to 52:54:00:00:00:01"),
+        ("127.0.0.161", "127.0.0.161 is not put aside"),
+        ("10.99.0.1", "10.99.0.1 is not put aside"),
+        ("web1", "'web1' is not an IPv4 address"),
+    ],
+)
+async def test_what_is_not_put_aside_is_not_freed(desk: Desk, address: str, error: str) -> None:
+    network = IPv4Network("127.0.0.0/8")
+    await desk.store.bind(network, MAC, IPv4Address("127.0.0.160"), time.time(), 60.0)
+    status, told = await desk.ask("DELETE", f"/leases/{address}")
+    assert (status, told["error"]) == (409, error)
+    assert told["hint"]
 
 
 async def test_changes_are_streamed(desk: Desk) -> None:
