@@ -4,12 +4,14 @@
 # Set one variable per parameter from the command line in file $1; what is absent becomes empty.
 # shellcheck disable=SC2034  # the variables are for whoever sources this file
 read_parameters() {
-    url='' image='' root='' size='' name='' address='' router='' dns='' bootif='' debug=''
+    url='' server='' now='' image='' root='' size='' name='' address='' router='' dns='' bootif='' debug=''
     read -r parameters_line <"$1" || : # a file without a final newline has been read all the same
     set -f
     for parameters_word in $parameters_line; do
         case $parameters_word in
             pxeboot.url=*) url=${parameters_word#*=} ;;
+            pxeboot.server=*) server=${parameters_word#*=} ;;
+            pxeboot.time=*) now=${parameters_word#*=} ;;
             pxeboot.image=*) image=${parameters_word#*=} ;;
             pxeboot.root=*) root=${parameters_word#*=} ;;
             pxeboot.size=*) size=${parameters_word#*=} ;;
@@ -27,9 +29,10 @@ read_parameters() {
 # Print what is wrong with the parameters and succeed, or print nothing and fail.
 parameter_problem() {
     case $url in
-        http://*[!A-Za-z0-9:/._~-]*) echo "pxeboot.url holds a character no boot URL has" ;;
+        *[!A-Za-z0-9:/._~-]*) echo "pxeboot.url holds a character no boot URL has" ;;
         http://*/*) false ;;
-        *) echo "pxeboot.url is missing or not http://" ;;
+        https://*/*) https_problem ;;
+        *) echo "pxeboot.url is missing or neither http:// nor https://" ;;
     esac && return
     is_digest "$root" || { echo "pxeboot.root is not a SHA-256 in 64 hexadecimal digits" && return; }
     is_digest "$image" || { echo "pxeboot.image is not a SHA-256 in 64 hexadecimal digits" && return; }
@@ -40,6 +43,15 @@ parameter_problem() {
         '' | [!A-Za-z0-9]* | *[!A-Za-z0-9.-]*) echo "pxeboot.name is not a host name (RFC 1123)" && return ;;
     esac
     return 1
+}
+
+# Print what HTTPS lacks and succeed, or print nothing and fail.
+https_problem() {
+    case $server in
+        '' | *[!0-9.]*) echo "pxeboot.server is not the address of the server in pxeboot.url" && return ;;
+    esac
+    [ ! -s "$PXEBOOT_LIB/authority.pem" ] || return
+    echo "pxeboot.url is https:// and this initrd has no authority to check it by"
 }
 
 is_digest() {

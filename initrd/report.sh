@@ -2,7 +2,8 @@
 # Speaking to the operator (console or journal) and to the boot server. Sourced by init and by the agent.
 #
 # $PXEBOOT_RUN/url holds this boot's URL, whose last element is the token. It is a file (0600), given to
-# curl on standard input, because arguments can be read by every process of the node.
+# curl on standard input, because arguments can be read by every process of the node. Where that URL is https://,
+# $PXEBOOT_RUN/https.conf tells curl whom to trust and where the certificate's name is to be found.
 
 NEWLINE='
 '
@@ -57,9 +58,17 @@ ask_server() {
     read -r ask_url <"$PXEBOOT_RUN/url" || return 1
     ask_path=$1
     shift
+    [ ! -s "$PXEBOOT_RUN/https.conf" ] || set -- -K "$PXEBOOT_RUN/https.conf" "$@"
     curl -q -s -K - --connect-timeout 2 -w '\n%{http_code}' "$@" <<END
 url = "$ask_url$ask_path"
 END
+}
+
+# Have curl speak HTTPS with the server at ADDRESS and trust the authority in FILE only. Both stay where they are
+# when the image's init takes over.
+use_https() {
+    cp "$2" "$PXEBOOT_RUN/authority.pem" &&
+        printf 'connect-to = "::%s:"\ncacert = "%s/authority.pem"\n' "$1" "$PXEBOOT_RUN" >"$PXEBOOT_RUN/https.conf"
 }
 
 # Post one event, arguments as for event_json. 0: the server took it; 3: it refuses our token; 1: anything else.

@@ -23,6 +23,7 @@ from pxeboot.dns.nodes import NodeNames
 from pxeboot.dns.server import DnsServer
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
+from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Library
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Subnet, open_store
@@ -40,9 +41,10 @@ from pxeboot.web.commands import Commands
 from pxeboot.web.downloads import Downloads
 from pxeboot.web.faults import http_log
 from pxeboot.web.images import LoaderFile
-from pxeboot.web.limits import Connections, listen
+from pxeboot.web.limits import Connections, listen, listen_securely
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
+from pxeboot.web.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,9 @@ class Server:
         for group in site.config.group:
             self._library.resolve(group.image)
         self._loaders = _read_loaders(site)
+        self._tls = None if site.config.https is None else Tls.load(site.config)
+        self._files = BootFiles(state_dir / "initrds", self._tls.authority if self._tls else None)
+        self._files.clear()
         self._store = open_store(state_dir)
         self._progress = Progress(self._store, self._bus)
         self._secret = _secret(state_dir / "secret")
@@ -121,6 +126,7 @@ class Server:
             _tftp_root(site.config),
             self._orders,
             self._library,
+            self._files,
             self._store,
             self._progress,
             self._secret,
@@ -157,10 +163,13 @@ class Server:
         loaders = _read_loaders(site)
         if _bound(site) != _bound(self._site):
             raise PxebootError(
-                "[server], [tftp], [dns] and interfaces are read at start only",
+                "[server], [tftp], [dns], [https] and interfaces are read at start only",
                 "restart pxeboot to change them",
             )
+        if self._tls is not None:
+            self._tls.reload()
         self._site.config, self._site.networks, self._site.loaders = site.config, site.networks, site.loaders
+        self._site.https_name = site.https_name
         self._loaders = self._names.loaders = loaders
         await self._store.use_subnets(_subnets(site))
         log.info("the configuration has been reread")
@@ -184,6 +193,7 @@ class Server:
             Downloads(self._site),
             self._secret,
             lambda: self._loaders,
+            self._files,
         )
         runner = await self._runner(nodes.application())
         assert runner.server is not None  # it has been set up
@@ -192,10 +202,22 @@ class Server:
             port = self._site.config.server.http_port
             listening = await listen(runner.server, str(address), port, connections)
             self._ending.callback(listening.close)
+            await self._start_https(runner.server, str(address), connections)
         operators = OperatorApi(self._site, self._store, self._bus, commands)
         runner = await self._runner(operators.application())
         await _listen(runner, *self._site.config.server.admin_endpoint)
         await _listen_unix(runner, self._site.config.server.state_dir / SOCKET_NAME)
+
+    async def _start_https(self, server: web.Server, address: str, connections: Connections) -> None:
+        https = self._site.config.https
+        if https is None or self._tls is None:
+            return
+        level = logging.WARNING if self._tls.expires_soon else logging.INFO
+        log.log(level, "certificate %s", self._tls)
+        listening = await listen_securely(
+            server, address, https.port, connections, self._tls.context, self.tasks
+        )
+        self._ending.callback(listening.close)
 
     async def _runner(self, application: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
@@ -259,7 +281,8 @@ def _bound(site: Site) -> tuple[object, ...]:
     """What cannot change while the server runs."""
     interfaces = {(network.config.interface, network.address) for network in site.networks}
     config = site.config
-    return config.server.model_copy(update={"unknown": "boot"}), config.tftp, config.dns, interfaces
+    server = config.server.model_copy(update={"unknown": "boot"})
+    return server, config.tftp, config.dns, config.https, interfaces
 
 
 def _read_loaders(site: Site) -> dict[str, LoaderFile]:

@@ -227,6 +227,26 @@ class HttpConfig(BaseModel, frozen=True, extra="forbid"):
         return self.max_downloads if self.link is None else max(1, self.link // self.min_share)
 
 
+class HttpsConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[https]` table; with it nodes speak HTTPS from our initrd on. Firmware and loaders speak HTTP."""
+
+    port: int = Field(default=443, ge=1, le=65535)
+    certificate: Path | None = None
+    """The operator's, PEM, with its chain; left out: what `pxeboot tls init` made."""
+    key: Path | None = None
+    """Left out: it is in the certificate's file."""
+    authority: Path | None = None
+    """The root that nodes shall trust, PEM; it goes with every initrd."""
+
+    @model_validator(mode="after")
+    def _certificate_and_authority(self) -> Self:
+        if (self.certificate is None) != (self.authority is None):
+            raise ValueError("authority: certificate and authority go together")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key: there is no certificate that it is for")
+        return self
+
+
 class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     """One `[[group]]`: machines that boot the same image in the same way."""
 
@@ -249,6 +269,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     tftp: TftpConfig = TftpConfig()
     dns: DnsConfig | None = None
     http: HttpConfig = HttpConfig()
+    https: HttpsConfig | None = None
     group: tuple[GroupConfig, ...] = ()
     service: tuple[ServiceConfig, ...] = ()
     loaders: dict[str, Path] = {}
@@ -260,6 +281,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         _refuse_doubled_claims(self.group)
         service.refuse_rivals(self.service)
         _refuse_homeless_services(self)
+        if self.https is not None and self.https.port == self.server.http_port:
+            raise ValueError(f"https: port {self.https.port} is server.http_port already")
         return self
 
     def group_named(self, name: str) -> GroupConfig | None:
@@ -342,6 +365,9 @@ _HINTS = {
     "mode": 'leave the pool out, or write mode = "dhcp"; "proxy" is for a network with another DHCP server',
     "link": 'write a rate, like "10Gbit"',
     "min_share": 'write a rate, like "200Mbit"',
+    "https": "give HTTPS a port of its own, like 443",
+    "authority": "name the root certificate that nodes shall trust, or leave both out: `pxeboot tls init`",
+    "key": "name the certificate and the authority too",
     "max_downloads": "write link and min_share, or max_downloads alone",
     "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
     "admin": 'write an address and a port, like "127.0.0.1:8080"',

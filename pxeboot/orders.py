@@ -14,7 +14,7 @@ from pxeboot.inventory.node import Node, group_of
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
-from pxeboot.pxe.script import Instructions
+from pxeboot.pxe.script import Https, Instructions
 from pxeboot.site import Network, Site
 from pxeboot.web.token import LIFETIME_SECONDS, Claim, sign
 
@@ -93,7 +93,7 @@ class Orders:
         addresses: Addresses,
         token: str,
     ) -> Instructions:
-        base = self._site.base_url(server)
+        base, secure = self._site.base_url(server), self._site.https_url
         root = image.manifest.artefacts.root
         address, router, dns = addresses
         return Instructions(
@@ -108,6 +108,7 @@ class Orders:
             address=address,
             router=router,
             dns=dns,
+            https=Https(f"{secure}/boot/{token}", server, int(time.time())) if secure else None,
         )
 
     async def _leased(self, mac: Mac) -> tuple[Network | None, IPv4Address | None]:

@@ -18,6 +18,7 @@ from pxeboot.image.library import Library
 from pxeboot.links import addresses
 from pxeboot.pxe.arch import DEFAULT_LOADERS, LDLINUX, LPXELINUX, Loader, choose_loaders, remedy
 from pxeboot.site import Network, Site
+from pxeboot.web.tls import Tls
 
 TFTP_PORT = 69
 
@@ -46,6 +47,8 @@ def look(config: Config) -> Iterator[Finding]:
     else:
         yield from _ports(config, networks)
     yield from _loaders(config)
+    if config.https is not None:
+        yield _tried("certificate", lambda: str(Tls.load(config)))
     library = Library(config.server.state_dir / "images")
     for group in config.group:
         yield _tried(
@@ -81,7 +84,8 @@ def resolve(config: Config) -> Site:
             find_loader(loader)
     missing = frozenset(loader.name for loader in absent)
     folder = config.tftp.root is not None
-    return Site(config, networks, replace(loaders, missing=missing, folder=folder))
+    name = "" if config.https is None else Tls.load(config).name
+    return Site(config, networks, replace(loaders, missing=missing, folder=folder), name)
 
 
 def resolve_network(config: NetworkConfig) -> Network:
@@ -180,6 +184,8 @@ def _ports(config: Config, networks: list[Network]) -> Iterator[Finding]:
         yield _port(
             f"HTTP, TCP {config.server.http_port}", socket.SOCK_STREAM, address, config.server.http_port
         )
+        if config.https is not None:
+            yield _port(f"HTTPS, TCP {config.https.port}", socket.SOCK_STREAM, address, config.https.port)
     host, port = config.server.admin_endpoint
     yield _port(f"admin, TCP {port}", socket.SOCK_STREAM, IPv4Address(host), port)
 

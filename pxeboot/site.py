@@ -25,6 +25,8 @@ class Site:
     config: Config
     networks: tuple[Network, ...]
     loaders: Loaders = field(default_factory=lambda: choose_loaders({}))
+    https_name: str = ""
+    """What our certificate is for, where nodes speak HTTPS from our initrd on."""
 
     def network_for(
         self, interface: str, place: IPv4Address | None, ciaddr: IPv4Address = _NOWHERE
@@ -59,3 +61,11 @@ class Site:
         """Our node-facing HTTP server at one of our addresses; without the port where it is HTTP's own."""
         port = self.config.server.http_port
         return f"http://{address}" if port == 80 else f"http://{address}:{port}"
+
+    @property
+    def https_url(self) -> str:
+        """Our node-facing HTTPS server by the name of its certificate; "" where there is none."""
+        if self.config.https is None:
+            return ""
+        port = self.config.https.port
+        return f"https://{self.https_name}" if port == 443 else f"https://{self.https_name}:{port}"

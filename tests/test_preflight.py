@@ -9,6 +9,7 @@ from pxeboot.config import Config, parse
 from pxeboot.errors import PxebootError
 from pxeboot.preflight import look, needed_loaders, resolve
 from pxeboot.pxe import arch
+from pxeboot.web import tls
 from tests.parts import SITE
 
 
@@ -80,3 +81,15 @@ def test_a_loader_that_few_need_may_be_missing(tmp_path: Path, monkeypatch: pyte
     assert (found.error, "apt-get install grub-efi-ia32-bin" in found.seen) == (None, True)
     missing = resolve(config(tmp_path)).loaders.find(6)
     assert missing == "loader grubnetia32.efi is missing: apt-get install grub-efi-ia32-bin"
+
+
+def test_check_tries_the_certificate_of_https(tmp_path: Path) -> None:
+    def found() -> str:
+        (one,) = [item for item in look(config(tmp_path, "\n[https]\n")) if item.subject == "certificate"]
+        return one.seen if one.error is None else f"{one.error}; {one.error.hint}"
+
+    assert "run `pxeboot tls init`" in found()
+    tls.init(tmp_path / "tls", [])
+    assert found().startswith("for pxeboot, until 20")
+    (tmp_path / "tls" / "authority.pem").write_text("x")
+    assert "authority" in found()

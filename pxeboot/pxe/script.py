@@ -32,18 +32,33 @@ class Instructions:
     """`10.77.0.100/24`, when the server knows it, so that the initrd need not ask again."""
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
+    https: "Https | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Https:
+    """What our initrd needs to speak HTTPS; the loader loads by HTTP all the same."""
+
+    url: str
+    """In place of `Instructions.url`: with the name of our certificate."""
+    server: IPv4Address
+    """Whom that name means; nobody need resolve it."""
+    now: int
+    """Unix seconds: a clock that is behind would find a certificate not yet valid."""
 
 
 def kernel_command_line(told: Instructions) -> str:
     """What `initrd/init` reads from /proc/cmdline."""
     words = [
         f"BOOTIF=01-{told.mac.dashed}",
-        f"pxeboot.url={told.url}",
+        f"pxeboot.url={told.https.url if told.https else told.url}",
         f"pxeboot.image={told.image}",
         f"pxeboot.root={told.root_sha256}",
         f"pxeboot.size={told.root_size}",
         f"pxeboot.name={told.name}",
     ]
+    if told.https:
+        words += [f"pxeboot.server={told.https.server}", f"pxeboot.time={told.https.now}"]
     if told.address:
         words.append(f"pxeboot.address={told.address}")
         if told.router is not None:

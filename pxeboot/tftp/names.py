@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from pxeboot.errors import PxebootError
+from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Library
 from pxeboot.inventory.boot import Stage
 from pxeboot.inventory.progress import Progress
@@ -38,6 +39,7 @@ class Names:
     folder: Folder | None
     orders: Orders
     library: Library
+    files: BootFiles
     store: Store
     progress: Progress
     secret: bytes
@@ -99,7 +101,8 @@ class Names:
         if stage is not None:
             await self.progress.reach(claim.mac, stage)
         log.info("%s: loads %s by TFTP", claim.mac, name)
-        return File(os.open(getattr(image, name), os.O_RDONLY | os.O_CLOEXEC))
+        file = await self.files.find(image, name)
+        return File(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _short(name: str) -> str:

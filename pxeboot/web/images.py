@@ -10,7 +10,7 @@ from typing import BinaryIO, Self
 from aiohttp import web
 
 from pxeboot.web.ranges import Version, content_range, multipart, select
-from pxeboot.web.sendfile import send_file
+from pxeboot.web.sendfile import send_file, write_file
 
 _WEIGHED = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since", "If-Range", "Range")
 
@@ -48,7 +48,7 @@ async def send_artefact(
             if isinstance(piece, bytes):
                 await response.write(piece)
             else:
-                await _send_span(request, file, piece)
+                await _send_span(request, response, file, piece)
         await response.write_eof()
     return response, answer.file_bytes
 
@@ -114,7 +114,10 @@ def _weighed(request: web.Request) -> dict[str, str]:
     return {name: ", ".join(lines) for name in _WEIGHED if (lines := request.headers.getall(name, []))}
 
 
-async def _send_span(request: web.Request, file: BinaryIO, span: range) -> None:
+async def _send_span(request: web.Request, response: web.StreamResponse, file: BinaryIO, span: range) -> None:
     if request.transport is None:
         raise ConnectionResetError("the client went away")
-    await send_file(request.transport, file, span)
+    if request.secure:  # nothing but Python can encrypt it
+        await write_file(request.transport, response.write, file, span)
+    else:
+        await send_file(request.transport, file, span)

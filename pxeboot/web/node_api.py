@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
 from pxeboot.errors import PxebootError
+from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Image, Library
 from pxeboot.inventory.boot import Boot, Stage, WrongStep
 from pxeboot.inventory.progress import Progress
@@ -59,6 +60,7 @@ class NodeApi:
     secret: bytes
     loaders: Callable[[], Mapping[str, LoaderFile]]
     """The boot loaders by name, as they are now."""
+    files: BootFiles
     event_rate: EventRate = field(default_factory=EventRate)
 
     def application(self) -> web.Application:
@@ -132,9 +134,9 @@ class NodeApi:
 
     async def _send(self, request: web.Request, mac: Mac, image: Image) -> web.StreamResponse:
         name = request.match_info["name"]
-        facts = getattr(image.manifest.artefacts, name)
+        file = await self.files.find(image, name)
         try:
-            response, sent = await send_artefact(request, getattr(image, name), facts.sha256, facts.size)
+            response, sent = await send_artefact(request, file.path, file.sha256, file.size)
         except (ConnectionError, asyncio.CancelledError) as error:
             log.info("%s: %s broke off: %s", mac, name, error or "the client went away")
             raise

@@ -1,13 +1,16 @@
-"""A file into a socket: the kernel copies, and no byte passes through Python."""
+"""A file into a socket: the kernel copies, and no byte passes through Python, except over TLS."""
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
 STALL_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it may resume."""
 CHUNK_BYTES = 1 << 20
 """At most so much by one call, though the socket had room for more: others wait meanwhile."""
+PIECE_BYTES = 1 << 18
+"""Read and encrypted at a time."""
 
 
 async def send_file(transport: asyncio.Transport, file: BinaryIO, span: range) -> None:
@@ -27,6 +30,26 @@ async def send_file(transport: asyncio.Transport, file: BinaryIO, span: range) -
     except TimeoutError:
         transport.abort()
         raise ConnectionResetError(f"the client took nothing for {STALL_SECONDS:.0f} s") from None
+
+
+async def write_file(
+    transport: asyncio.Transport, write: Callable[[bytes], Awaitable[None]], file: BinaryIO, span: range
+) -> None:
+    """Write bytes of a file piece by piece. `write` returns when there is room for more.
+
+    Raises ConnectionError where the client goes away or takes nothing for STALL_SECONDS.
+    """
+    for at in range(span.start, span.stop, PIECE_BYTES):
+        size = min(PIECE_BYTES, span.stop - at)
+        data = os.pread(file.fileno(), size, at)
+        if len(data) < size:
+            raise ConnectionAbortedError("the file has become shorter")
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await write(data)
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError(f"the client took nothing for {STALL_SECONDS:.0f} s") from None
 
 
 class _Sending:

@@ -44,7 +44,8 @@ def test_what_the_boot_script_passes_is_accepted(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("url", None),
-        ("url", "https://10.77.0.1/boot/x"),
+        ("url", "ftp://10.77.0.1/boot/x"),
+        ("url", 'https://pxeboot/boot/"x'),
         ("url", 'http://10.77.0.1/boot/"x'),
         ("root", "ab" * 31),
         ("root", "AB" * 32),
@@ -66,3 +67,20 @@ def test_a_bad_parameter_is_named(tmp_path: Path, key: str, value: str | None) -
 def test_bootif_becomes_a_mac_address_as_sysfs_writes_it(tmp_path: Path) -> None:
     result = call(tmp_path, FILES, 'bootif_mac "$1"', "01-52-54-00-AA-bb-0F")
     assert result.stdout == b"52:54:00:aa:bb:0f"
+
+
+SECURE = {"url": "https://pxeboot:8443/boot/x", "server": "10.77.0.1", "time": "1800000000"}
+
+
+def secure_problem(run: Path, line: str) -> str:
+    (run / "cmdline").write_text(line)
+    script = 'read_parameters "$1"; parameter_problem || echo "fine at $now"'
+    return call(run, FILES, script, str(run / "cmdline"), PXEBOOT_LIB=str(run)).stdout.decode().strip()
+
+
+def test_https_needs_an_address_and_an_authority(tmp_path: Path) -> None:
+    assert "pxeboot.server" in secure_problem(tmp_path, command_line(**{**SECURE, "server": None}))
+    assert "pxeboot.server" in secure_problem(tmp_path, command_line(**{**SECURE, "server": '1.2.3.4"'}))
+    assert "no authority" in secure_problem(tmp_path, command_line(**SECURE))
+    (tmp_path / "authority.pem").write_text("PEM")
+    assert secure_problem(tmp_path, command_line(**SECURE)) == "fine at 1800000000"

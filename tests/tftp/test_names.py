@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pxeboot.errors import PxebootError
+from pxeboot.image.bootfiles import BootFiles
 from pxeboot.inventory.boot import TRANSFERS_KEPT, Stage, from_json, to_json
 from pxeboot.orders import Orders
 from pxeboot.tftp.content import Content, whole
@@ -35,7 +36,8 @@ def names(house: House, tmp_path: Path) -> Names:
     orders = Orders(house.site, house.store, house.progress, house.library, SECRET)
     loaders = {LOADER.name: LOADER}
     folder = Folder(tmp_path / "tftp")
-    return Names(loaders, folder, orders, house.library, house.store, house.progress, SECRET)
+    files = BootFiles(tmp_path / "initrds")
+    return Names(loaders, folder, orders, house.library, files, house.store, house.progress, SECRET)
 
 
 def read(content: Content | None) -> bytes | None:

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from pxeboot.app import _subnets
 from pxeboot.events import Bus
+from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Library
 from pxeboot.inventory.boot import Stage
 from pxeboot.inventory.node import Node
@@ -77,8 +78,10 @@ async def open_house(tmp_path: Path) -> AsyncIterator[House]:
     progress = Progress(store, Bus())
     orders = Orders(site, store, progress, library, SECRET)
     commands = Commands()
+    files = BootFiles(tmp_path / "initrds")
     loaders = {LOADER.name: LOADER}
-    api = NodeApi(site, store, progress, library, orders, commands, Downloads(site), SECRET, lambda: loaders)
+    downloads = Downloads(site)
+    api = NodeApi(site, store, progress, library, orders, commands, downloads, SECRET, lambda: loaders, files)
     await store.save_node(Node(MAC, "web1"))
     async with TestClient(TestServer(api.application())) as http:  # cancels handlers, as the app does
         yield House(site, library, http, store, progress, commands, image.digest)
