@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -79,16 +80,25 @@ class House:
         return out.decode()
 
 
+def free_port() -> int:
+    """A port that TCP can have: one that UDP gives may be held by a connection that has just ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     loop = asyncio.get_running_loop()
     upstream = Upstream()
-    transport, _ = await loop.create_datagram_endpoint(lambda: upstream, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    tcp = await asyncio.start_server(upstream.converse, "127.0.0.1", port)
+    tcp = await asyncio.start_server(upstream.converse, "127.0.0.1", 0)
+    port = tcp.sockets[0].getsockname()[1]
+    transport, _ = await loop.create_datagram_endpoint(lambda: upstream, local_addr=("127.0.0.1", port))
     forwarder = Forwarder(["127.0.0.1"], port)
     made = House(None, upstream, zone())  # type: ignore[arg-type]
-    made.server = DnsServer(LOOPBACK, lambda: made.zone, lambda client: client.is_loopback, forwarder, port=0)
+    made.server = DnsServer(
+        LOOPBACK, lambda: made.zone, lambda client: client.is_loopback, forwarder, free_port()
+    )
     await made.server.start()
     yield made
     await made.server.close()
