@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from pxeboot.balancer.service import ServiceConfig
 from pxeboot.config import Config, NetworkConfig
 from pxeboot.dhcp.proxy_server import open_boot_server
 from pxeboot.dhcp.server import open_udp
@@ -55,6 +57,41 @@ def look(config: Config) -> Iterator[Finding]:
             f"image {group.image}",
             lambda group=group: f"{library.resolve(group.image).digest[:12]}, for group {group.name}",  # type: ignore[misc]
         )
+    for service in config.service:
+        if _script_of(service) is not None:
+            yield _tried(f"check of {service.name}", lambda service=service: find_script(service))  # type: ignore[misc]
+    if any(service.forward == "nat" for service in config.service):
+        yield from _routers(networks)
+
+
+def _routers(networks: list[Network]) -> Iterator[Finding]:
+    """Whether answers of nodes to clients come back to us, which address translation needs."""
+    for network in networks:
+        router = network.config.router
+        if router is not None and router != network.address:
+            yield Finding(
+                f"router of {network.config.subnet}",
+                f'{router}, not this box: what nodes answer for services with forward = "nat" must come back'
+                " through here, so leave router out, or have it route that way",
+            )
+
+
+def _script_of(service: ServiceConfig) -> str | None:
+    check = service.check
+    return check.command[0] if check is not None and check.kind == "script" else None
+
+
+def find_script(service: ServiceConfig) -> str:
+    """Where the program of a service's check is. Raises PxebootError."""
+    named = _script_of(service)
+    assert named is not None
+    found = shutil.which(named)
+    if found is None:
+        raise PxebootError(
+            f"service {service.name}: check.command: {named!r} is no program that can be run",
+            "write its whole path, and make it executable: chmod +x",
+        )
+    return found
 
 
 def _loaders(config: Config) -> Iterator[Finding]:
@@ -77,6 +114,9 @@ def resolve(config: Config) -> Site:
     A missing loader that only one kind of machine needs is no reason not to start: those are not answered.
     """
     networks = tuple(resolve_network(item) for item in config.network)
+    for service in config.service:
+        if _script_of(service) is not None:
+            find_script(service)
     loaders = choose_loaders(config.loaders)
     absent = [loader for loader in needed_loaders(config) if not loader.path.is_file()]
     for loader in absent:

@@ -19,7 +19,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.server",
      "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",
-     "lab"),
+     "lab", "balancer.probes", "balancer.checker"),
     ("app",),
     ("cli",),
 ]  # fmt: skip

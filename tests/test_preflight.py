@@ -93,3 +93,37 @@ def test_check_tries_the_certificate_of_https(tmp_path: Path) -> None:
     assert found().startswith("for pxeboot, until 20")
     (tmp_path / "tls" / "authority.pem").write_text("x")
     assert "authority" in found()
+
+
+SERVICE = """
+[[service]]
+name = "www"
+vip = "10.77.0.10"
+port = 80
+group = "web"
+"""
+
+
+def test_the_program_of_a_check_must_be_there(tmp_path: Path) -> None:
+    program = tmp_path / "check"
+    wanted = config(tmp_path, f'{SERVICE}check = {{ kind = "script", command = ["{program}", "-v"] }}\n')
+    with pytest.raises(
+        PxebootError, match=r"service www: check.command: '/.*/check' is no program"
+    ) as caught:
+        resolve(wanted)
+    assert caught.value.hint == "write its whole path, and make it executable: chmod +x"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    resolve(wanted)
+    (found,) = [item for item in look(wanted) if item.subject == "check of www"]
+    assert (found.seen, found.error) == (str(program), None)
+
+
+def test_a_router_that_is_not_this_box_is_pointed_out_where_addresses_are_translated(tmp_path: Path) -> None:
+    wanted = config(tmp_path, SERVICE)
+    (network,) = wanted.network
+    other = network.model_copy(update={"router": network.subnet[254]})
+    for kept, told in ((network, 0), (other, 1)):
+        site = wanted.model_copy(update={"network": (kept,)})
+        found = [item for item in look(site) if item.subject.startswith("router of ")]
+        assert len(found) == told

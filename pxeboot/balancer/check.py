@@ -16,11 +16,20 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _domain(text: str) -> str:
+    """A domain name that fits into a DNS message (RFC 1035 §2.3.4). Raises ValueError."""
+    labels = text.removesuffix(".").split(".")
+    if text != "." and not all(1 <= len(label) <= 63 for label in labels):
+        raise ValueError(f"{text!r} is no DNS name: each part between dots has 1 to 63 characters")
+    return text
+
+
 def _statuses(value: object) -> object:
     return (value,) if isinstance(value, int) else value
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
+Domain = Annotated[str, AfterValidator(_domain)]
 Status = Annotated[int, Field(ge=100, le=599)]
 
 _KEYS_OF_KIND: dict[str, frozenset[str]] = {
@@ -61,7 +70,7 @@ class CheckConfig(BaseModel, frozen=True, extra="forbid"):
     """The Host header, and with "https" the server's name in the TLS handshake; default: the address."""
     verify: bool = False
     """Whether the certificate must be valid for `host`. Off: nodes are asked by address."""
-    query: str | None = Field(default=None, pattern=r"^[!-~]{1,253}$")
+    query: Domain | None = Field(default=None, pattern=r"^[!-~]{1,253}$")
     """The name that "dns" asks for."""
     type: Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"] = "A"
     answer: str | None = None

@@ -114,3 +114,15 @@ def test_two_ports_of_one_address_are_two_services() -> None:
 def test_an_error_names_file_key_value_and_remedy(text: str, words: list[str]) -> None:
     told = refusal(text)
     assert [word for word in ["site.toml", *words] if word not in told] == []
+
+
+@pytest.mark.parametrize("query", ["a..b", ".a", "x" * 64 + ".example", "www example"])
+def test_a_name_that_no_dns_message_holds_is_refused(query: str) -> None:
+    told = refusal(f'{HEAD}port = 53\nprotocol = "udp"\ncheck = {{ kind = "dns", query = "{query}" }}\n')
+    assert told.startswith(f"site.toml: service.1.check.query: {query!r}")
+    assert told.endswith('write query = "www.example", the name to ask for')
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:
+    told = refusal(f'{HEAD}port = 80\ncheck = {{ kind = "http", body = "(" }}\n')
+    assert told.startswith("site.toml: service.1.check.body: '(' is no regular expression: missing )")
