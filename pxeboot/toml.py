@@ -28,12 +28,17 @@ def read(text: str, name: str, model: type[Model], remedy: Callable[[ErrorDetail
         first, *rest = error.errors()
         hint = known_keys(model, first["loc"]) if first["type"] == "extra_forbidden" else remedy(first)
         more = f"; {len(rest)} more error{'s' * (len(rest) > 1)} after this one" if rest else ""
-        raise PxebootError(f"{name}: {_key(first['loc'])}{_what(first)}", hint + more) from None
+        raise PxebootError(f"{name}: {sentence(first)}", hint + more) from None
 
 
 def told(error: ErrorDetails) -> str:
     """What one of our own validators said, "" where the fault is pydantic's to name."""
     return str(error["ctx"]["error"]) if error["type"] == "value_error" and "ctx" in error else ""
+
+
+def sentence(error: ErrorDetails) -> str:
+    """Where it is and what is wrong: `address: '10.0.0': not an IPv4 address`."""
+    return _key(error["loc"]) + _what(error)
 
 
 def known_keys(model: type[BaseModel], place: Place) -> str:

@@ -104,6 +104,23 @@ def test_options_and_uuids_are_set_at_the_command_line(server: Served) -> None:
     assert machine in server.cli("node", "show", "db1").stdout
 
 
+def test_a_rack_is_imported_at_once_or_not_at_all(server: Served) -> None:
+    rack = server.state_dir / "rack.csv"
+    rack.write_text(f"mac,name,address\n{MAC},web1,10.77.0.11\n52:54:00:00:00:78,web1,10.9.9.9\n")
+    told = server.cli("node", "import", str(rack))
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.splitlines() == [
+        f"error: {rack}: 1 of 2 nodes cannot be taken; nothing was changed",
+        "  line 3: address: 10.9.9.9 is in no configured network (choose one in a subnet of ours)",
+        "hint: mend these places and import the file again",
+    ]
+    rack.write_text(rack.read_text().replace("web1,10.9.9.9", "web2,"))
+    assert server.cli("node", "import", str(rack)).stdout == "2 added, 0 changed, 0 as before\n"
+    assert server.cli("node", "import", str(rack)).stdout == "0 added, 0 changed, 2 as before\n"
+    assert "ip=10.77.0.11 " in udhcpc(server)
+    assert "error: no.csv: No such file or directory" in server.cli("node", "import", "no.csv").stderr
+
+
 def test_an_address_that_is_not_the_clients_is_refused(server: Served) -> None:
     server.cli("node", "set", MAC, "--address", "10.77.0.7")
     files = server.state_dir

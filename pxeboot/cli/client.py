@@ -17,6 +17,14 @@ T = TypeVar("T")
 ANSWER_SECONDS = 30.0
 
 
+class Refused(PxebootError):
+    """The server will not; `told` is its whole answer."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(told["error"], told.get("hint", ""))
+        self.told = told
+
+
 class Client:
     """A running server, asked through its Unix socket. Every method raises PxebootError."""
 
@@ -61,8 +69,7 @@ class Client:
 
 def _problem(status: int, text: str) -> PxebootError:
     try:
-        told = json.loads(text)
-        return PxebootError(told["error"], told.get("hint", ""))
+        return Refused(json.loads(text))
     except (ValueError, KeyError, TypeError):
         return PxebootError(f"the server answered {status}: {text.strip()}", "see the server's log")
 

@@ -1,6 +1,7 @@
-"""`pxeboot node`: list, show, set, forget, reboot, watch."""
+"""`pxeboot node`: list, show, set, forget, import, reboot, watch."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pxeboot.cli.client import ask, connect, run
+from pxeboot.cli import node_file
+from pxeboot.cli.client import Refused, ask, connect, run
+from pxeboot.cli.node_file import KINDS
 from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.node import is_unseen
 from pxeboot.mac import Mac
+from pxeboot.web.views import EntryFault
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -115,6 +119,49 @@ def forget(node: NodeName, config: ConfigPath = None, state_dir: StateDir = None
     """Forget a node, its settings and its boots. It may come back as a new one."""
     ask(state_dir_of(config, state_dir), "DELETE", f"/nodes/{node}")
     typer.echo(f"{node} is forgotten")
+
+
+@app.command("import")
+def import_nodes(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv, .json or .toml; - for stdin")],
+    kind: Annotated[
+        str | None, typer.Option("--format", help=f"{', '.join(KINDS)}; needed where the name does not tell")
+    ] = None,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Set all nodes that a file lists, or none where one of them cannot be.
+
+    A node has mac or uuid, and name, group, address and options as wanted; what is not said stays as it is,
+    and so do nodes that are not listed. In CSV the first row names the columns, and an option is a column
+    like option.ntp-servers.
+    """
+    kind = kind or file.suffix.removeprefix(".").lower()
+    if kind not in KINDS:
+        raise PxebootError(f"{file}: its name does not tell what it is", f"--format {'|'.join(KINDS)}")
+    name = "stdin" if file == Path("-") else str(file)
+    try:
+        rows = node_file.read(_text(file), kind)
+    except PxebootError as error:
+        raise PxebootError(f"{name}: {error}", error.hint) from error
+    nodes = [entry.model_dump(mode="json", exclude_unset=True) for entry in node_file.entries(rows, name)]
+    try:
+        told = ask(state_dir_of(config, state_dir), "POST", "/nodes", {"nodes": nodes})
+    except Refused as error:
+        faults = [EntryFault.model_validate(fault) for fault in error.told.get("faults", [])]
+        raise node_file.refusal(rows, faults, name) if faults else error from None
+    typer.echo(f"{told['added']} added, {told['changed']} changed, {told['unchanged']} as before")
+
+
+def _text(file: Path) -> str:
+    """Raises PxebootError."""
+    try:
+        data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise PxebootError(f"{file}: {error.strerror}", "name a file that can be read, or -") from error
+    except UnicodeDecodeError as error:
+        raise PxebootError(f"{file}: {error}", "write it in UTF-8") from error
 
 
 @app.command()

@@ -5,7 +5,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -56,6 +56,8 @@ _SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 
 Statement = tuple[str, tuple[Any, ...]]
+Claim = tuple[str, object]
+"""A name, address or UUID that one node has and no other."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,8 @@ class SqliteStore:
         self._pools: dict[IPv4Network, Pool] = {}
         self._elsewhere = _read_leases(self._db)  # leases of networks that are not served
         self._nodes = {node.mac: node for node in _read_nodes(self._db)}
-        self._macs = _by_uuid(self._nodes.values())
+        self._owners: dict[Claim, Mac] = {}
+        self._index()
         self._boots = _read_boots(self._db)
 
     # Leases
@@ -172,30 +175,36 @@ class SqliteStore:
         return sorted(self._nodes.values(), key=lambda node: node.name)
 
     async def node_of_uuid(self, uuid: UUID) -> Node | None:
-        mac = self._macs.get(uuid)
+        mac = self._owners.get(("UUID", uuid))
         return None if mac is None else self._nodes[mac]
 
     async def save_node(self, node: Node) -> None:
-        for other in self._nodes.values():
-            if other.mac == node.mac:
-                continue
-            if other.name == node.name:
-                raise PxebootError(f"the name {node.name!r} is {other.mac}'s", "choose another name")
-            if node.address is not None and other.address == node.address:
-                raise PxebootError(
-                    f"the address {node.address} is reserved for {other.name}", "choose another address"
-                )
-            if node.by_uuid and other.by_uuid and other.uuid == node.uuid:
-                raise PxebootError(f"the UUID {node.uuid} is {other.name}'s", "a UUID is one machine's only")
-        before = self._nodes.get(node.mac)
-        self._nodes[node.mac] = node
-        if before is None or (before.address, before.uuid, before.by_uuid) != (
-            node.address,
-            node.uuid,
-            node.by_uuid,
-        ):
-            self._index()
-        await self._write(_saving(node))
+        await self.save_nodes((node,))
+
+    async def save_nodes(self, nodes: Sequence[Node]) -> None:
+        saved = {node.mac: node for node in nodes}
+        self._refuse_shared(saved)
+        before = [self._nodes[mac] for mac in saved if mac in self._nodes]
+        for claim in (claim for node in before for claim in _claims(node)):
+            self._owners.pop(claim, None)
+        self._owners.update((claim, node.mac) for node in nodes for claim in _claims(node))
+        self._nodes |= saved
+        if {(node.mac, node.address) for node in before if node.address} != {
+            (node.mac, node.address) for node in nodes if node.address
+        }:
+            self._reserve()
+        await self._write(*map(_saving, nodes))
+
+    def _refuse_shared(self, saved: Mapping[Mac, Node]) -> None:
+        """Raises PxebootError where a node of these would share what is to be its own."""
+        wanted: dict[Claim, Mac] = {}
+        for node in saved.values():
+            for claim in _claims(node):
+                owner = self._owners.get(claim, node.mac)
+                if owner in saved:  # it may be giving it up
+                    owner = wanted.setdefault(claim, node.mac)
+                if owner != node.mac:
+                    raise _taken(claim, saved.get(owner) or self._nodes[owner])
 
     async def move_node(self, mac: Mac, node: Node) -> None:
         self._nodes.pop(mac, None)
@@ -221,7 +230,7 @@ class SqliteStore:
         return True
 
     def _index(self) -> None:
-        self._macs = _by_uuid(self._nodes.values())
+        self._owners = {claim: node.mac for node in self._nodes.values() for claim in _claims(node)}
         self._reserve()
 
     def _reserve(self) -> None:
@@ -340,8 +349,26 @@ def _answer(waiting: Sequence["asyncio.Future[None]"], error: OSError | None) ->
             done.set_exception(error)
 
 
-def _by_uuid(nodes: Iterable[Node]) -> dict[UUID, Mac]:
-    return {node.uuid: node.mac for node in nodes if node.by_uuid and node.uuid is not None}
+def _claims(node: Node) -> list[Claim]:
+    """What is this node's only."""
+    claims: list[Claim] = [("name", node.name)]
+    if node.address is not None:
+        claims.append(("address", node.address))
+    if node.by_uuid:
+        claims.append(("UUID", node.uuid))
+    return claims
+
+
+def _taken(claim: Claim, owner: Node) -> PxebootError:
+    match claim:
+        case "name", name:
+            return PxebootError(f"the name {name!r} is {owner.mac}'s", "choose another name")
+        case "address", address:
+            return PxebootError(
+                f"the address {address} is reserved for {owner.name}", "choose another address"
+            )
+        case _, uuid:
+            return PxebootError(f"the UUID {uuid} is {owner.name}'s", "a UUID is one machine's only")
 
 
 def _saving(node: Node) -> Statement:

@@ -90,6 +90,9 @@ class Store(Protocol):
     async def save_node(self, node: Node) -> None:
         """Add or replace a node, on disk. Raises PxebootError where name, address or UUID is another's."""
 
+    async def save_nodes(self, nodes: Sequence[Node]) -> None:
+        """The same for several, all or none; they may exchange names and addresses among themselves."""
+
     async def move_node(self, mac: Mac, node: Node) -> None:
         """Put `node` in the place of the one at `mac`, which now asks from another card, with its boots, on
         disk. A node that stood at the new address is forgotten."""

@@ -1,40 +1,36 @@
 """The operators' API, version 1: on the admin listener and on the Unix socket (design.md, section 5)."""
 
-import contextlib
 import json
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, Literal
-from uuid import UUID
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
 from pxeboot.inventory.lease import Lease
-from pxeboot.inventory.node import Node, default_name, unseen_mac
 from pxeboot.inventory.store import Store
-from pxeboot.mac import Mac
 from pxeboot.site import Site
 from pxeboot.web.commands import Commands
+from pxeboot.web.node_settings import NodeSettings, RefusedEntries
 from pxeboot.web.views import (
     CommandRequest,
+    ImportResult,
     LeaseList,
     NodeDetail,
+    NodeImport,
     NodeList,
     NodePatch,
     NodeView,
     Problem,
     Status,
     lease_list,
-    machine_uuid,
     node_detail,
     node_view,
     status_of,
@@ -44,8 +40,9 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS = 15.0
+MAX_REQUEST_BYTES = 16 << 20
+"""A list of some 100 000 nodes."""
 _PATH_PARAMETERS = {"node": "a MAC address, a UUID or a name", "address": "an IPv4 address"}
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +65,15 @@ class OperatorApi:
         self._store = store
         self._bus = bus
         self._commands = commands
+        self._settings = NodeSettings(site, store)
         self.routes = (
             Route("GET", "/status", "Networks, leases and nodes in numbers", None, Status, self.status),
             Route("GET", "/leases", "Leases of the served networks", None, LeaseList, self.leases),
             Route("DELETE", "/leases/{address}", "Give an address again that is put aside because somebody "
                   "has it without a lease", None, None, self.free_address),
             Route("GET", "/nodes", "All nodes", None, NodeList, self.nodes),
+            Route("POST", "/nodes", "Set many nodes, all that are listed or none", NodeImport, ImportResult,
+                  self.import_nodes),
             Route("GET", "/nodes/{node}", "A node and its last boots", None, NodeDetail, self.node),
             Route("PATCH", "/nodes/{node}", "Name a node, put it into a group, reserve its address, set DHCP "
                   "options; a MAC address or UUID not seen yet is announced by this", NodePatch, NodeView,
@@ -86,7 +86,7 @@ class OperatorApi:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(middlewares=[_faults_as_json])
+        app = web.Application(middlewares=[_faults_as_json], client_max_size=MAX_REQUEST_BYTES)
         for route in self.routes:
             app.router.add_route(route.method, f"/api/v1{route.path}", route.handler)
         app.router.add_get("/api/v1/openapi.json", self.openapi)
@@ -112,25 +112,28 @@ class OperatorApi:
         views = [await node_view(node, self._site, self._store) for node in await self._store.nodes()]
         return _json(NodeList(nodes=views))
 
+    async def import_nodes(self, request: web.Request) -> web.StreamResponse:
+        told = NodeImport.model_validate_json(await request.read())
+        taken = await self._settings.take(told.nodes)
+        for node in (*taken.added, *taken.changed):
+            self._bus.publish("node", mac=node.mac)
+        result = ImportResult(added=len(taken.added), changed=len(taken.changed), unchanged=taken.unchanged)
+        log.info("nodes imported: %d added, %d changed, %d as before", *result.model_dump().values())
+        return _json(result)
+
     async def node(self, request: web.Request) -> web.StreamResponse:
-        node = await self._find(request.match_info["node"])
+        node = await self._settings.find(request.match_info["node"])
         return _json(await node_detail(node, self._site, self._store))
 
     async def set_node(self, request: web.Request) -> web.StreamResponse:
         patch = NodePatch.model_validate_json(await request.read())
-        name = request.match_info["node"]
-        node = _patched(await self._look_up(name) or _announced(name), patch, time.time())
-        uuid = _uuid(name)
-        if uuid is not None:
-            node = replace(node, uuid=uuid, by_uuid=True)
-        await self._check(node)
-        await self._store.save_node(node)
+        node = await self._settings.set(request.match_info["node"], patch)
         self._bus.publish("node", mac=node.mac)
         log.info("%s: set to name %s, group %s, address %s", node.mac, node.name, node.group, node.address)
         return _json(await node_view(node, self._site, self._store))
 
     async def forget_node(self, request: web.Request) -> web.StreamResponse:
-        node = await self._find(request.match_info["node"])
+        node = await self._settings.find(request.match_info["node"])
         await self._store.forget_node(node.mac)
         self._bus.publish("node", mac=node.mac)
         log.info("%s: forgotten", node.mac)
@@ -138,7 +141,7 @@ class OperatorApi:
 
     async def command(self, request: web.Request) -> web.StreamResponse:
         told = CommandRequest.model_validate_json(await request.read())
-        node = await self._find(request.match_info["node"])
+        node = await self._settings.find(request.match_info["node"])
         await self._commands.give(node.mac, told.command)
         return web.Response(status=204)
 
@@ -162,42 +165,6 @@ class OperatorApi:
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(openapi_document(self.routes))
 
-    async def _look_up(self, name: str) -> Node | None:
-        with contextlib.suppress(ValueError):
-            return await self._store.node(Mac.parse(name))
-        nodes = await self._store.nodes()
-        uuid = _uuid(name)
-        if uuid is None:
-            return next((node for node in nodes if node.name == name), None)
-        return await self._store.node_of_uuid(uuid) or _only([node for node in nodes if node.uuid == uuid])
-
-    async def _find(self, name: str) -> Node:
-        node = await self._look_up(name)
-        if node is None:
-            raise PxebootError(f"there is no node {name!r}", "`pxeboot node list` shows names and addresses")
-        return node
-
-    async def _check(self, node: Node) -> None:
-        """Refuse what the configuration contradicts. Raises PxebootError."""
-        if node.group is not None and self._site.config.group_named(node.group) is None:
-            known = ", ".join(group.name for group in self._site.config.group) or "none"
-            raise PxebootError(f"there is no group {node.group!r}", f"the configuration has: {known}")
-        if node.address is None:
-            return
-        network = self._site.network_of(node.address)
-        if network is None:
-            raise PxebootError(
-                f"{node.address} is in no configured network", "choose one in a subnet of ours"
-            )
-        if node.address in (network.address, network.config.router):
-            raise PxebootError(f"{node.address} is this server's or the router's", "choose another address")
-        lease = await self._store.lease_at(node.address)
-        if lease is not None and not lease.free_for(node.mac, time.time()):
-            raise PxebootError(
-                f"{node.address} is {lease.state.value} ({lease.mac}) at this moment",
-                "choose another address, or wait until it is free",
-            )
-
 
 def _ipv4(text: str) -> IPv4Address:
     """Raises PxebootError."""
@@ -219,57 +186,6 @@ def _not_put_aside(address: IPv4Address, lease: Lease | None, now: float) -> Pxe
     )
 
 
-def _patched(node: Node, patch: NodePatch, now: float) -> Node:
-    """The node as the operator wants it, and known from now on. Raises PxebootError."""
-    changes = patch.model_dump(exclude_unset=True)
-    if "uuid" in changes:
-        changes["by_uuid"] = changes["uuid"] is not None
-    if "options" in changes:
-        changes["options"] = _merged(node.options, changes["options"])
-    return replace(node, **changes, known_since=node.known_since or now)
-
-
-def _merged(options: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with some replaced and, where null, taken back. Raises PxebootError."""
-    try:
-        changed = {custom.code_of(name) for name in patch}
-        kept = {name: value for name, value in options.items() if custom.code_of(name) not in changed}
-        merged = kept | {name: value for name, value in patch.items() if value is not None}
-        custom.encode_all(merged)
-    except ValueError as error:
-        name, _, reason = str(error).partition(": ")
-        raise PxebootError(f"options.{name}: {reason}", custom.remedy(name)) from None
-    return merged
-
-
-def _uuid(name: str) -> UUID | None:
-    """A UUID, None for what is not written like one. Raises PxebootError for one that is no machine's."""
-    try:
-        return machine_uuid(UUID(name)) if _UUID.fullmatch(name.lower()) else None
-    except ValueError as error:
-        raise PxebootError(str(error), "name the machine by its MAC address") from None
-
-
-def _only(nodes: list[Node]) -> Node | None:
-    if len(nodes) > 1:
-        names = ", ".join(node.name for node in nodes)
-        raise PxebootError(f"{names} tell the same UUID", "name one of them by its MAC address")
-    return nodes[0] if nodes else None
-
-
-def _announced(name: str) -> Node:
-    """A node that has not shown itself yet. Raises PxebootError."""
-    uuid = _uuid(name)
-    try:
-        mac = unseen_mac(uuid) if uuid else Mac.parse(name)
-    except ValueError:
-        raise PxebootError(
-            f"there is no node {name!r}",
-            "announce a new one by its MAC address, like 52:54:00:12:34:56, or its UUID",
-        ) from None
-    return Node(mac, default_name(mac), uuid)
-
-
 @web.middleware
 async def _faults_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Operators' errors as `{"error", "hint"}`: 400 for words, 409 for a state that does not allow it."""
@@ -280,7 +196,8 @@ async def _faults_as_json(request: web.Request, handler: Handler) -> web.StreamR
         place = ".".join(str(part) for part in first["loc"])
         return _json(Problem(error=f"{place}: {first['msg']}", hint="see /api/v1/openapi.json"), status=400)
     except PxebootError as error:
-        return _json(Problem(error=str(error), hint=error.hint), status=409)
+        faults = list(error.faults) if isinstance(error, RefusedEntries) else []
+        return _json(Problem(error=str(error), hint=error.hint, faults=faults), status=409)
     except OSError as error:
         log.error("%s %s: %s", request.method, request.path, error)
         return _json(Problem(error=str(error), hint="see the server's log"), status=503)

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import Lease, LeaseState
@@ -17,11 +17,22 @@ from pxeboot.site import Site
 from pxeboot.words import Name
 
 
+class EntryFault(BaseModel):
+    """Why an entry of a list was refused; `entry` counts from 0, `key` is the setting, if it is one's."""
+
+    entry: int
+    key: str
+    error: str
+    hint: str
+
+
 class Problem(BaseModel):
     """Why a request was refused, and what to do."""
 
     error: str
     hint: str = ""
+    faults: list[EntryFault] = []
+    """Of a list: all that is wrong with its entries."""
 
 
 class NodeView(BaseModel):
@@ -99,6 +110,32 @@ class NodePatch(BaseModel, extra="forbid"):
     uuid: MachineUuid | None = None
     options: dict[str, Any] = {}
     """DHCP options by name or number; null takes one back, those not named stay."""
+
+
+class NodeEntry(NodePatch):
+    """One node of a list: by its MAC address, or by the UUID alone. What is not said stays as it is."""
+
+    mac: Mac | None = None
+
+    @model_validator(mode="after")
+    def _is_somebody(self) -> Self:
+        if self.mac is None and self.uuid is None:
+            raise ValueError("neither mac nor uuid says which machine it is")
+        return self
+
+
+class NodeImport(BaseModel, extra="forbid"):
+    """Nodes to set, all or none."""
+
+    nodes: list[NodeEntry]
+
+
+class ImportResult(BaseModel):
+    """How many nodes are new, how many have changed, and how many were so already."""
+
+    added: int
+    changed: int
+    unchanged: int
 
 
 class CommandRequest(BaseModel, extra="forbid"):

@@ -234,6 +234,21 @@ async def test_the_api_describes_every_route(desk: Desk) -> None:
     assert references <= set(told["components"]["schemas"])
 
 
+async def test_a_list_of_nodes_is_taken_or_refused_with_each_fault(desk: Desk) -> None:
+    nodes = [{"mac": "52:54:00:00:00:21", "name": "web21"}, {"mac": MAC, "group": "web"}, {"mac": MAC}]
+    assert await desk.ask("POST", "/nodes", {"nodes": nodes[:2]}) == (
+        200,
+        {"added": 1, "changed": 1, "unchanged": 0},
+    )
+    status, told = await desk.ask("POST", "/nodes", {"nodes": nodes})
+    assert (status, told["error"]) == (409, "1 of 3 nodes cannot be taken; nothing was changed")
+    assert [(fault["entry"], fault["error"]) for fault in told["faults"]] == [
+        (2, "is node 2 of the list too")
+    ]
+    status, told = await desk.ask("POST", "/nodes", {"nodes": [{"name": "a"}]})
+    assert (status, told["error"].partition(":")[0]) == (400, "nodes.0")
+
+
 async def test_nonsense_as_a_body_is_refused(desk: Desk) -> None:
     async with desk.http.patch("/api/v1/nodes/web1", data=b"\xff{") as answer:
         assert answer.status == 400
