@@ -1,6 +1,7 @@
 """What is sent: content in memory or in a file, made into packets once for all transfers that send it."""
 
 import contextlib
+import mmap
 import os
 import struct
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from pxeboot.tftp.packet import Opcode
 CACHE_BYTES = 64 << 20
 """Packets kept for the next who ask; a transfer itself holds one piece, 64 KiB."""
 _READ_AHEAD = 1 << 20  # bytes
+_SLOT_BYTES = 1 << 16  # a piece is no larger, see MAX_SEGMENTED
 
 
 class Content(Protocol):
@@ -96,26 +98,63 @@ def whole(content: Content) -> bytes:
     return bytes(data)
 
 
+class Room:
+    """Memory for pieces, used over and over, in huge pages where there are such: to be given small pages when
+    they are first touched takes longer than to read the file into them.
+    """
+
+    def __init__(self, size: int) -> None:
+        """`size` in bytes, a multiple of 64 KiB. Nothing of it is taken before it is used."""
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._view = memoryview(memory)
+        self._free = list(range(0, size, _SLOT_BYTES))[::-1]
+
+    def take(self) -> int | None:
+        """Where a slot begins, or None where all are in use."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+    def slot(self, start: int, length: int) -> memoryview:
+        """The first `length` bytes of a slot."""
+        return self._view[start : start + length]
+
+    def give_back(self, start: int) -> None:
+        """The slot is in use no more."""
+        self._free.append(start)
+
+
 class Piece(Packets):
     """The DATA packets of some blocks in a row: as many as one send with UDP_SEGMENT takes."""
 
-    __slots__ = ("first", "payloads", "stop")
+    __slots__ = ("_room", "_slot", "first", "payloads", "stop")
 
-    def __init__(self, first: int, count: int, length: int, block_size: int) -> None:
+    def __init__(self, room: Room, first: int, count: int, length: int, block_size: int) -> None:
         """`length` is that of the payload of `count` blocks, the last of which may lack some or all."""
-        data = bytearray(length + 4 * count)
-        # Block numbers wrap to 0, as clients expect.
-        headers = [Opcode.DATA << 16 | number & 0xFFFF for number in range(first, first + count)]
-        _headers(count, block_size).pack_into(data, 0, *headers)
-        super().__init__(data, block_size + 4)
+        stride, whole_length = block_size + 4, length + 4 * count
+        self._room = room
+        self._slot = room.take()
+        data = bytearray(whole_length) if self._slot is None else room.slot(self._slot, whole_length)
+        super().__init__(data, stride)
         self.first = first
         """Its first block."""
         self.stop = first + count
         """The block after its last."""
         view = memoryview(data)
-        starts = range(4, len(data) + 1, self.stride)
-        self.payloads = [view[start : start + block_size] for start in starts]
+        # Block numbers wrap to 0, as clients expect.
+        numbers = _numbers(count).pack(*[block & 0xFFFF for block in range(first, self.stop)])
+        headers = (bytes(count), bytes([Opcode.DATA]) * count, numbers[::2], numbers[1::2])
+        for place, column in enumerate(headers):  # the first byte of each, the second of each, …
+            view[place::stride] = column
+        self.payloads = [view[start : start + block_size] for start in range(4, whole_length + 1, stride)]
         """To be filled, and let go, before it is sent."""
+
+    def __del__(self) -> None:
+        if self._slot is not None:
+            self._room.give_back(self._slot)
 
     def ends(self, size: int) -> bool:
         """Whether the last block of content of that many bytes is in it."""
@@ -123,8 +162,8 @@ class Piece(Packets):
 
 
 @cache
-def _headers(count: int, block_size: int) -> struct.Struct:
-    return struct.Struct(">" + f"I{block_size}x" * (count - 1) + "I")
+def _numbers(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}H")
 
 
 class Pieces:
@@ -133,6 +172,7 @@ class Pieces:
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self.kept_bytes = 0
         self._most = cache_bytes
+        self._room = Room(CACHE_BYTES)
         self._kept: OrderedDict[Hashable, Piece] = OrderedDict()
 
     def find(self, content: Content, block_size: int, block: int) -> Piece | None:
@@ -143,18 +183,17 @@ class Pieces:
             self._kept.move_to_end((content.key, block_size, first))
             return piece
         count, offset, length = _extent(content.size, block_size, first)
-        piece = Piece(first, count, length, block_size)
+        piece = Piece(self._room, first, count, length, block_size)
         if not content.read_now(piece.payloads, offset):
             return None
         self.keep(content, block_size, piece)
         return piece
 
-    @staticmethod
-    def read(content: Content, block_size: int, block: int) -> Piece:
+    def read(self, content: Content, block_size: int, block: int) -> Piece:
         """The piece with `block`, however long it takes: for a thread. Raises OSError."""
         first = _first_of_piece(block, block_size)
         count, offset, length = _extent(content.size, block_size, first)
-        piece = Piece(first, count, length, block_size)
+        piece = Piece(self._room, first, count, length, block_size)
         content.read(piece.payloads, offset)
         return piece
 

@@ -93,7 +93,7 @@ class Packets:
 
     __slots__ = ("_bytes", "address", "length", "stride")
 
-    def __init__(self, data: bytearray, stride: int) -> None:
+    def __init__(self, data: bytearray | memoryview, stride: int) -> None:
         """`data` must not change its length."""
         self._bytes = data  # alive as long as this is
         self.address = _address(data)
@@ -277,5 +277,5 @@ def _log_lost(slots: _Slots, number: int) -> None:
     slots.drop(1)
 
 
-def _address(buffer: bytearray) -> int:
+def _address(buffer: bytearray | memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxeboot.tftp.content import File, Memory, Piece, Pieces
+from pxeboot.tftp.content import File, Memory, Piece, Pieces, Room
 from pxeboot.tftp.datagrams import MAX_SEGMENTED, MAX_SEGMENTS
 from pxeboot.tftp.packet import Data, decode
 
@@ -22,7 +22,7 @@ def all_packets(content: Memory | File, block_size: int) -> list[bytes]:
     packets: list[bytes] = []
     pieces = Pieces()
     while len(packets) <= content.size // block_size:
-        piece = Pieces.read(content, block_size, len(packets) + 1)
+        piece = pieces.read(content, block_size, len(packets) + 1)
         assert (piece.first, piece.stop - piece.first) == (len(packets) + 1, len(packets_of(piece)))
         assert piece.length <= MAX_SEGMENTED
         assert piece.stop - piece.first <= MAX_SEGMENTS
@@ -64,6 +64,18 @@ def test_what_is_kept_has_a_bound_and_goes_by_last_use() -> None:
     assert pieces.find(contents[1], 512, 1) is not kept[1]
 
 
+def test_memory_for_pieces_is_used_again_and_more_is_had_where_it_is_full() -> None:
+    room = Room(2 << 16)
+    pieces = [Piece(room, 1, 3, 20, 8) for _ in range(3)]
+    for number, piece in enumerate(pieces):
+        for payload in piece.payloads:
+            payload[:] = bytes([number]) * len(payload)
+    assert [packets_of(piece)[0][4:] for piece in pieces] == [bytes([number]) * 8 for number in range(3)]
+    assert room.take() is None
+    address = pieces.pop(1).address
+    assert Piece(room, 1, 3, 20, 8).address == address
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "file"
@@ -88,7 +100,7 @@ def test_a_page_that_is_not_in_memory_must_be_waited_for(path: Path, monkeypatch
     monkeypatch.setattr(os, "preadv", not_there)
     file, pieces = File(os.open(path, os.O_RDONLY)), Pieces()
     assert pieces.find(file, 512, 1) is None
-    piece = Pieces.read(file, 512, 1)
+    piece = pieces.read(file, 512, 1)
     pieces.keep(file, 512, piece)
     assert pieces.find(file, 512, 1) is piece
     file.close()
@@ -99,7 +111,7 @@ def test_a_file_cut_short_while_it_is_sent_is_an_error(path: Path) -> None:
     os.truncate(path, 100)
     assert not file.read_now([memoryview(bytearray(512))], 0)
     with pytest.raises(OSError, match="cut short"):
-        Pieces.read(file, 512, 1)
+        Pieces().read(file, 512, 1)
     file.close()
 
 

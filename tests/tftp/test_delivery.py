@@ -18,7 +18,7 @@ def sent_alone(content: Memory, block: int) -> Delivery:
     delivery = Delivery(
         ReadRequest("file", "octet"), "file", peer_of(("10.77.0.50", 2000)), content, transfer
     )
-    delivery.piece = Pieces.read(content, 512, block)
+    delivery.piece = Pieces().read(content, 512, block)
     delivery.expect(block)
     return delivery
 
