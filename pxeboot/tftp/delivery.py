@@ -19,7 +19,7 @@ from pxeboot.tftp.transfer import MIN_WAIT_S, NOTHING, Transfer
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.01
+TICK_SECONDS = 0.005
 """How often deadlines are looked at: no work for each packet, little for each transfer."""
 LINGER_SECONDS = 3.0
 """How long copies of a transfer's last ACK, late on their way, are known for what they are."""
@@ -40,7 +40,7 @@ class Delivery:
     takes no more than a comparison; `settle` tells the transfer afterwards.
     """
 
-    __slots__ = ("_counted", "awaits", "base", "begun", "block_size", "content", "heard_at",
+    __slots__ = ("_counted", "awaits", "base", "begun", "block_size", "content", "due", "heard_at",
                  "loading", "name", "oack", "peer", "piece", "put", "request", "stride", "transfer",
                  "until", "wanted")  # fmt: skip
 
@@ -58,6 +58,8 @@ class Delivery:
         self.begun = 0.0
         self.heard_at = 0.0
         """When an ACK or a deadline last had something sent."""
+        self.due = 0.0
+        """When its deadline must be looked at again; ACKs that are only counted do not make that earlier."""
         self.piece: Piece | None = None
         """Where it is; all that it holds of the content."""
         self.put: Callable[[int, Piece, int, int], None]
@@ -204,6 +206,7 @@ class Deliveries:
 
     def _put(self, delivery: Delivery, blocks: range, now: float) -> None:
         """Have these blocks sent with the next flush; none may mean that the transfer has ended."""
+        delivery.due = 0.0
         first, stop = blocks.start, blocks.stop
         if first == stop:
             if delivery.transfer.result is not None:
@@ -307,11 +310,13 @@ class Deliveries:
     def _tick(self) -> None:
         now = self._loop.time()
         if not self._outbox.full:
-            quiet = [item for item in self._under_way.values() if now - item.heard_at >= MIN_WAIT_S]
+            heard = now - MIN_WAIT_S
+            quiet = [item for item in self._under_way.values() if item.due <= now and item.heard_at <= heard]
             for delivery in quiet:
                 delivery.settle()
                 if delivery.transfer.deadline <= now:
                     self._put(delivery, delivery.transfer.tick(now), now)
+                delivery.due = delivery.transfer.deadline
             self._flush()
         while self._leaving and self._forgets(self._leaving[0], now):
             self._lingering.pop(self._leaving.popleft(), None)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pxeboot.errors import PxebootError
 from pxeboot.tftp.packet import Ack, Error, ErrorCode, ReadRequest, WriteRequest, decode
 
-FIRST_WAIT_S = 0.5
+FIRST_WAIT_S = 0.25
 """Until the client's round trips are known. A packet too early costs less than a machine that waits."""
-MIN_WAIT_S = 0.02
-"""The shortest wait before a retransmission: what a busy client or switch may take for once."""
+MIN_WAIT_S = 0.01
+"""The shortest wait before a retransmission. A client that takes longer for once gets a packet too many, and
+is known to be slow from then on."""
 ROUND_TRIPS = 3
 """How many of the client's longest recent round trips are waited for."""
 MAX_WAIT_S = 8.0
@@ -23,6 +24,8 @@ SILENCE_S = 60.0
 """A client that has not moved on for so long is given up: spanning tree may hold a port for 50 s."""
 LAST_SILENCE_S = 10.0
 """The same, when it lacks no more than the last window: most have it, and only their last ACK was lost."""
+LAST_REPEATS = 4
+"""But the last window is sent again as often as this, however slow the client is."""
 REPEAT_S = 1.0
 """How late a copy of a request may come after the client's first ACK."""
 
@@ -151,9 +154,9 @@ class Transfer:
     is how clients acknowledge it. What a block holds is not known here.
     """
 
-    __slots__ = ("_acked", "_heard_at", "_last", "_longest_wait", "_round_trip", "_sent", "_sent_at",
-                 "_silent_since", "_timeouts", "_window", "granted", "result", "retransmissions",
-                 "size")  # fmt: skip
+    __slots__ = ("_acked", "_doubtful", "_first_sent_at", "_heard_at", "_last", "_longest_wait",
+                 "_round_trip", "_sent", "_sent_at", "_silent_since", "_timeouts", "_window", "granted",
+                 "result", "retransmissions", "size")  # fmt: skip
 
     def __init__(self, size: int, granted: Granted = NO_OPTIONS) -> None:
         self.size = size
@@ -170,9 +173,10 @@ class Transfer:
         self._last = size // granted.block_size + 1  # shorter than the others, maybe empty
         self._acked = -1 if granted.options else 0
         self._sent = self._acked
-        self._sent_at = self._silent_since = 0.0
+        self._sent_at = self._first_sent_at = self._silent_since = 0.0
         self._heard_at: float | None = None
         self._round_trip = 0.0  # seconds; the longest of late
+        self._doubtful = 0.0  # the last one, if the packet was not lost but the client was slow
         self._timeouts = 0  # in a row
 
     @property
@@ -214,11 +218,15 @@ class Transfer:
         acked = self._acked
         ahead = (block - acked) & 0xFFFF  # blocks the client gained, wrap-safe
         if not 0 < ahead <= self._sent - acked or self.result is not None:
+            if ahead == 0 and self._doubtful:
+                self._take_repeated()
             return NOTHING  # a repeated ACK is not answered: RFC 1123 §4.2.3.1
         if self._timeouts:
-            self._timeouts = 0  # and which of the copies was acknowledged, nobody knows (Karn)
+            self._timeouts = 0  # and which of the copies was acknowledged, nobody knows yet (Karn)
+            self._doubtful = now - self._first_sent_at if self._window == 1 else 0.0
         else:
             self._note_round_trip(now - self._sent_at)
+            self._doubtful = 0.0
         self._acked = acked = acked + ahead
         self._heard_at = self._silent_since = self._sent_at = now
         if acked == self._last:
@@ -242,6 +250,7 @@ class Transfer:
     def step(self, count: int, now: float) -> None:
         """Those ACKs have come, `count` of the `steps`, the last of them at `now`."""
         self._note_round_trip((now - self._sent_at) / count)  # their mean
+        self._doubtful = 0.0
         self._acked += count
         self._sent += count
         self._heard_at = self._silent_since = self._sent_at = now
@@ -253,7 +262,11 @@ class Transfer:
         # The client's last ACK may be lost and its port closed, so nothing will ever come: it has the file.
         # One that never said a word has not: that is what a firewall in between looks like.
         at_the_end = self._sent == self._last and self._heard_at is not None
-        if now - self._silent_since < (LAST_SILENCE_S if at_the_end else SILENCE_S):
+        silence = now - self._silent_since
+        enough = at_the_end and silence >= LAST_SILENCE_S and self._timeouts >= LAST_REPEATS
+        if silence < SILENCE_S and not enough:
+            if not self._timeouts:
+                self._first_sent_at = self._sent_at
             self._timeouts += 1
             return self._send_window(now)
         if at_the_end:
@@ -283,6 +296,14 @@ class Transfer:
             self._round_trip = seconds
         else:
             self._round_trip -= (self._round_trip - seconds) / 16
+
+    def _take_repeated(self) -> None:
+        """The client has had two copies of a block, so the first was not lost: it takes that long.
+
+        Or so it seems: the network may have made two of one ACK. So no more than the first wait is believed.
+        """
+        self._round_trip = max(self._round_trip, min(self._doubtful, FIRST_WAIT_S))
+        self._doubtful = 0.0
 
     def _send_window(self, now: float) -> range:
         first = self._acked + 1

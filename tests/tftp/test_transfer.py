@@ -9,6 +9,7 @@ from pxeboot.errors import MalformedPacket, PxebootError
 from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, ReadRequest, WriteRequest, encode
 from pxeboot.tftp.transfer import (
     FIRST_WAIT_S,
+    LAST_REPEATS,
     LAST_SILENCE_S,
     MAX_NETASCII,
     MAX_WAIT_S,
@@ -198,8 +199,8 @@ def test_silence_is_answered_ever_more_slowly_and_then_ends_the_transfer() -> No
         assert transfer.tick(transfer.deadline - 0.001) == NOTHING
         blocks = transfer.tick(transfer.deadline)
         assert blocks in (range(1, 2), NOTHING)
-    assert sent == [0.5, 1.5, 3.5, 7.5, 15.5, 23.5, 31.5, 39.5, 47.5, 55.5, 63.5]
-    assert (transfer.result, transfer.retransmissions) == ("no ACK for block 1", 10)
+    assert sent == [0.25, 0.75, 1.75, 3.75, 7.75, 15.75, 23.75, 31.75, 39.75, 47.75, 55.75, 63.75]
+    assert (transfer.result, transfer.retransmissions) == ("no ACK for block 1", 11)
     assert transfer.deadline == math.inf
 
 
@@ -220,10 +221,34 @@ def test_an_answer_to_a_retransmission_says_nothing_of_the_round_trip() -> None:
     transfer = Transfer(2000)
     transfer.start(now=0.0)
     transfer.receive(ack(1), now=0.001)
-    for now in (0.021, 0.061, 0.141):
-        transfer.tick(now)
-    transfer.receive(ack(2), now=0.291)
-    assert transfer.deadline == pytest.approx(0.291 + MIN_WAIT_S)
+    for now in (0.012, 0.034, 0.08):
+        assert transfer.tick(now) == range(2, 3)
+    transfer.receive(ack(2), now=0.141)
+    assert transfer.deadline == pytest.approx(0.141 + MIN_WAIT_S)
+
+
+def test_a_client_that_acknowledges_both_copies_was_only_slow_and_gets_more_time() -> None:
+    transfer = Transfer(5000)
+    transfer.start(now=0.0)
+    transfer.receive(ack(1), now=0.001)
+    for now in (0.012, 0.034):
+        assert transfer.tick(now) == range(2, 3)
+    assert transfer.receive(ack(2), now=0.051) == range(3, 4)
+    assert transfer.receive(ack(2), now=0.052) == NOTHING
+    assert transfer.deadline == pytest.approx(0.051 + ROUND_TRIPS * 0.05)
+    transfer.receive(ack(3), now=0.101)
+    assert (transfer.tick(0.201), transfer.retransmissions) == (NOTHING, 2)
+
+
+@settings(deadline=None)
+@given(CONTENTS, SEEDS, st.floats(0.02, 0.06))
+def test_a_slow_client_is_not_sent_everything_twice(content: bytes, seed: int, delay_s: float) -> None:
+    granted = Granted({"blksize": 8})
+    wild = Wild(seed, content, Client(granted), {})
+    wild.client_takes_s = delay_s
+    wild.run()
+    assert wild.client.received == content
+    assert wild.transfer.retransmissions <= 8  # in the beginning, until it is known how slow it is
 
 
 @pytest.mark.parametrize(
@@ -258,9 +283,20 @@ def test_a_lost_last_ack_is_a_success() -> None:
     transfer = Transfer(600)
     transfer.start(now=0.0)
     transfer.receive(ack(1), now=0.1)
-    assert transfer.tick(2.0) == range(2, 3)
-    assert transfer.tick(0.1 + LAST_SILENCE_S) == NOTHING
+    for now in (0.5, 1.5, 3.5, 7.5):
+        assert transfer.tick(now) == range(2, 3)
+    assert transfer.tick(3.0 + LAST_SILENCE_S) == NOTHING
     assert (transfer.result, transfer.acknowledged) == ("done", 600)
+
+
+def test_the_last_block_is_repeated_some_times_to_a_slow_client_too() -> None:
+    transfer = Transfer(600)
+    transfer.start(now=0.0)
+    transfer.receive(ack(1), now=2.0)
+    sent = 1
+    while transfer.tick(transfer.deadline):
+        sent += 1
+    assert (sent, transfer.result) == (1 + LAST_REPEATS, "done")
 
 
 def test_a_client_that_falls_silent_halfway_did_not_get_the_file() -> None:

@@ -108,6 +108,8 @@ class Wild:
         self.sent: Counter[type] = Counter()
         self.transfers: list[Transfer] = []
         self.resent = 0  # blocks, because of their deadline
+        self.client_takes_s = 0.0  # for each packet, one after the other
+        self.client_busy_until = 0.0
 
     @property
     def transfer(self) -> Transfer:
@@ -124,6 +126,9 @@ class Wild:
                     self.lost[data] += 1
                     continue
                 arrival = now + self.chance.uniform(TRAVEL_S, fault.delay_s)
+                if to_client:
+                    arrival = max(arrival, self.client_busy_until) + self.client_takes_s
+                    self.client_busy_until = arrival if self.client_takes_s else 0.0
                 heapq.heappush(self.flying, (arrival, next(self.order), to_client, data))
 
     def serve(self, now: float, data: bytes) -> range:
