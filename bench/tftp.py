@@ -1,10 +1,11 @@
 """TFTP: pxeboot beside dnsmasq, tftpd-hpa and atftpd, in one run, alternating, one core each.
 
-    python -m bench.tftp [--quick] [--loss] [--write]
+    python -m bench.tftp [--quick] [--loss] [--write FILE] [--window 1,16 …]
 
-Two network namespaces joined by a veth pair; the load is `bench.tftp_load`, which compares every block.
-atftpd and tftpd-hpa conflict as Debian packages: whichever is not installed is fetched and unpacked into a
-temporary folder. A peer that does not know windows is left out there.
+Two network namespaces joined by a veth pair; the load is `tftp_load.c`, compiled at the start, which compares
+every block. atftpd and tftpd-hpa conflict as Debian packages: whichever is not installed is fetched and
+unpacked into a temporary folder. A peer that does not know windows is left out there. The options choose
+rows, so that the whole can be run in parts.
 """
 
 import argparse
@@ -29,9 +30,10 @@ ROUNDS = 3
 CLIENTS = (1, 16, 64, 256)
 BLOCK_SIZES = (512, 1428)
 WINDOWS = (1, 16, 64)
-MEGABYTES = {1: 16, 16: 4, 64: 1, 256: 0.5}
-"""What each client reads, by how many there are."""
-LOSS_MEGABYTES = 0.25
+LOCK_STEP_MEGABYTES, WINDOW_MEGABYTES = 128, 256
+"""What all clients of a row read together; a single one a quarter of it."""
+LOSS_MEGABYTES = 0.5
+"""What each client reads where packets are lost."""
 SECONDS = 300.0
 _FIRST = ("chrt", "--fifo", "10")
 """Both ends go before everything else on their cores: what else this machine does is not measured."""
@@ -59,7 +61,8 @@ class Case:
     @property
     def size(self) -> int:
         """Bytes each client reads."""
-        return int((LOSS_MEGABYTES if self.loss else MEGABYTES[self.clients]) * 2**20)
+        together = LOCK_STEP_MEGABYTES if self.window == 1 else WINDOW_MEGABYTES
+        return int((LOSS_MEGABYTES if self.loss else together / max(self.clients, 4)) * 2**20)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def servers(programs: Path) -> list[Server]:
             "tftpd-hpa",
             lambda root: [_program("in.tftpd", programs), "--foreground", "--address", f"{here}:69",
                           "--user", "root", "--secure", str(root)],
-            True,
+            False,
         ),
         Server(
             "atftpd",
@@ -107,12 +110,25 @@ def _program(name: str, programs: Path) -> str:
 def fetch_missing(programs: Path) -> None:
     """Unpack the daemon that its rival keeps from being installed."""
     for name, package in (("in.tftpd", "tftpd-hpa"), ("atftpd", "atftpd")):
-        if shutil.which(name) is None:
+        if not Path(_program(name, programs)).exists():
             subprocess.run(
                 ["apt-get", "download", "-q", package], cwd=programs, check=True, capture_output=True
             )
             (archive,) = programs.glob(f"{package}_*.deb")
             subprocess.run(["dpkg", "-x", str(archive), str(programs)], check=True)
+
+
+def compile_load(programs: Path) -> None:
+    """The load is a C program, so that it is the servers that are at their limits."""
+    source = Path(__file__).with_name("tftp_load.c")
+    subprocess.run(["gcc", "-O2", "-o", str(programs / "tftp_load"), str(source)], check=True)
+
+
+def _wanted(case: Case, told: argparse.Namespace) -> bool:
+    return all(
+        not getattr(told, name) or str(getattr(case, name)) in getattr(told, name).split(",")
+        for name in ("clients", "block_size", "window")
+    )
 
 
 def cases(quick: bool, loss: bool) -> list[Case]:
@@ -124,15 +140,15 @@ def cases(quick: bool, loss: bool) -> list[Case]:
     return [Case(count, size, window) for window in WINDOWS for size in sizes for count in clients]
 
 
-def measure(laid: Wire, server: Server, case: Case, root: Path) -> Result | None:
+def measure(laid: Wire, server: Server, case: Case, root: Path, programs: Path) -> Result | None:
     """One run; None where the server does not do windows."""
     log = root.parent / f"{server.name}.log"
     with laid.serving([*_FIRST, *server.command(root)], log) as process:
-        wait_until_served(laid)
+        wait_until_served(laid, log)
         before = _cpu_seconds(process.pid)
-        load = ["-m", "bench.tftp_load", SERVER_ADDRESS, str(root / f"file{case.size}"), f"file{case.size}"]
-        numbers = [str(case.clients), str(case.block_size), str(case.window)]
-        told = laid.load_from([*_FIRST, sys.executable, *load, *numbers], SECONDS)
+        file, numbers = root / f"file{case.size}", (case.clients, case.block_size, case.window)
+        load = [str(programs / "tftp_load"), SERVER_ADDRESS, str(file), file.name, *map(str, numbers)]
+        told = laid.load_from([*_FIRST, *load], SECONDS)
         time.sleep(0.2)  # children that have ended are waited for by their parent
         used = _cpu_seconds(process.pid) - before
     outcome = json.loads(told)
@@ -147,7 +163,7 @@ def measure(laid: Wire, server: Server, case: Case, root: Path) -> Result | None
     )
 
 
-def wait_until_served(laid: Wire) -> None:
+def wait_until_served(laid: Wire, log: Path) -> None:
     """Until something listens on port 69 in the server's namespace."""
     deadline = time.monotonic() + 10
     while True:
@@ -155,7 +171,7 @@ def wait_until_served(laid: Wire) -> None:
         if any(line.split()[1].endswith(":0045") for line in table.splitlines()[1:]):
             return
         if time.monotonic() > deadline:
-            raise TimeoutError("nothing listens on port 69 after 10 s")
+            raise TimeoutError(f"nothing listens on port 69 after 10 s: {log.read_text()}")
         time.sleep(0.05)
 
 
@@ -196,7 +212,9 @@ def _in(namespace: str, command: list[str]) -> None:
     network.in_namespace(namespace, lambda: subprocess.run(command, check=True, capture_output=True))
 
 
-def compare(laid: Wire, case: Case, rivals: list[Server], root: Path, rounds: int) -> dict[str, Result]:
+def compare(
+    laid: Wire, case: Case, rivals: list[Server], root: Path, programs: Path, rounds: int
+) -> dict[str, Result]:
     """Medians of each server, the servers taking turns."""
     runs: dict[str, list[Result]] = {}
     with losing(laid, case.loss):
@@ -204,7 +222,7 @@ def compare(laid: Wire, case: Case, rivals: list[Server], root: Path, rounds: in
             for server in rivals:
                 if case.window > 1 and not server.windows:
                     continue
-                result = measure(laid, server, case, root)
+                result = measure(laid, server, case, root, programs)
                 if result is not None:
                     runs.setdefault(server.name, []).append(result)
     return {name: _median(results) for name, results in runs.items()}
@@ -243,17 +261,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows, one round")
     parser.add_argument("--loss", action="store_true", help="1 %% loss each way instead of none")
     parser.add_argument("--only", help="servers to run, by name, separated by commas")
-    parser.add_argument("--window", type=int, help="only rows with this window")
+    parser.add_argument("--programs", type=Path, help="folder for fetched daemons, kept")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="runs of each server for a row")
+    for name in ("clients", "block_size", "window"):
+        parser.add_argument(f"--{name.replace('_', '-')}", help="only rows with these, separated by commas")
     parser.add_argument("--write", type=Path, help="append the table to this file")
     told = parser.parse_args()
-    check({"dnsmasq": "dnsmasq-base", "nft": "nftables", "ethtool": "ethtool", "chrt": "util-linux"})
+    programs = {"dnsmasq": "dnsmasq-base", "nft": "nftables", "ethtool": "ethtool", "chrt": "util-linux"}
+    check(programs | {"gcc": "gcc"})
     lines = [f"{date.today()}, {machine()}. MB/s (server's CPU per MB, slowest client / median client)."]
     with tempfile.TemporaryDirectory() as folder, wire("pxeboot-bench-tftp") as laid:
-        programs, root = Path(folder) / "programs", Path(folder) / "root"
+        programs, root = told.programs or Path(folder) / "programs", Path(folder) / "root"
         for path in (programs, root):
-            path.mkdir()
+            path.mkdir(exist_ok=True)
         Path(folder).chmod(0o755)
         fetch_missing(programs)
+        compile_load(programs)
         rivals = [item for item in servers(programs) if not told.only or item.name in told.only.split(",")]
         names = [item.name for item in rivals]
         lines += [
@@ -263,13 +286,13 @@ def main() -> None:
         lines += ["|" + "---|" * (5 + len(names))]
         print("\n".join(lines), flush=True)
         for case in cases(told.quick, told.loss):
-            if told.window and case.window != told.window:
+            if not _wanted(case, told):
                 continue
             file = root / f"file{case.size}"
             if not file.exists():
                 file.write_bytes(os.urandom(case.size))
                 file.chmod(0o644)
-            results = compare(laid, case, rivals, root, 1 if told.quick else ROUNDS)
+            results = compare(laid, case, rivals, root, programs, told.rounds)
             lines.append(row(case, results, names))
             print(lines[-1], flush=True)
     if told.write:
