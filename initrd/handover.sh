@@ -24,7 +24,7 @@ spare_serial_getty() {
 place_agent() {
     echo "$image" >"$PXEBOOT_RUN/image"
     rm -f "$PXEBOOT_RUN/curl.err"
-    cp "$PXEBOOT_LIB/agent" "$PXEBOOT_LIB/report.sh" /bin/busybox /bin/curl "$PXEBOOT_RUN/" &&
+    cp "$PXEBOOT_LIB/agent" "$PXEBOOT_LIB/report.sh" "$PXEBOOT_LIB/services.sh" /bin/busybox /bin/curl "$PXEBOOT_RUN/" &&
         mkdir -p /run/systemd/system/multi-user.target.wants &&
         cp "$PXEBOOT_LIB/pxeboot-agent.service" /run/systemd/system/ &&
         ln -sf ../pxeboot-agent.service /run/systemd/system/multi-user.target.wants/

@@ -45,10 +45,12 @@ json_string() {
 }
 
 # Print one event: STAGE [DETAIL [DONE TOTAL]], bytes. The server takes a short detail only, so a long one is cut.
+# $services, where it is set, is what the node has set up for services.
 event_json() {
     printf '{"stage": "%s"' "$1"
     [ -z "${2-}" ] || printf ', "detail": "%s"' "$(json_escape "$(printf %.500s "$2")")"
     [ -z "${4-}" ] || printf ', "done": %s, "total": %s' "$3" "$4"
+    [ -z "${services-}" ] || printf ', "services": "%s"' "$(json_escape "$services")"
     printf '}'
 }
 

@@ -169,6 +169,7 @@ class Server:
         if self._tls is not None:
             self._tls.reload()
         self._site.config, self._site.networks, self._site.loaders = site.config, site.networks, site.loaders
+        self._site.gateways = site.gateways
         self._site.https_name = site.https_name
         self._loaders = self._names.loaders = loaders
         await self._store.use_subnets(_subnets(site))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 from pyroute2 import IPRoute
 
@@ -26,6 +26,12 @@ def addresses(interface: str) -> list[IPv4Interface]:
             raise PxebootError(f"interface {interface!r} is down", f"bring it up: ip link set {interface} up")
         found = netlink.get_addr(family=2, index=link["index"])
         return [IPv4Interface((item.get("address"), item["prefixlen"])) for item in found]
+
+
+def ipv6_addresses() -> tuple[IPv6Address, ...]:
+    """This box's IPv6 addresses, on all interfaces."""
+    with IPRoute() as netlink:
+        return tuple(IPv6Address(item.get("address")) for item in netlink.get_addr(family=10))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pxeboot.dhcp.server import open_udp
 from pxeboot.dns.server import DNS_PORT
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
-from pxeboot.links import addresses
+from pxeboot.links import addresses, ipv6_addresses
 from pxeboot.pxe.arch import DEFAULT_LOADERS, LDLINUX, LPXELINUX, Loader, choose_loaders, remedy
 from pxeboot.site import Network, Site
 from pxeboot.web.tls import Tls
@@ -125,7 +125,9 @@ def resolve(config: Config) -> Site:
     missing = frozenset(loader.name for loader in absent)
     folder = config.tftp.root is not None
     name = "" if config.https is None else Tls.load(config).name
-    return Site(config, networks, replace(loaders, missing=missing, folder=folder), name)
+    translated = any(service.forward == "nat" and service.node_prefix for service in config.service)
+    gateways = ipv6_addresses() if translated else ()
+    return Site(config, networks, replace(loaders, missing=missing, folder=folder), name, gateways)
 
 
 def resolve_network(config: NetworkConfig) -> Network:

@@ -1,7 +1,7 @@
 """The configuration in force, with our own addresses in it; replaced as a whole when the file is reread."""
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from pxeboot.config import Config, NetworkConfig
 from pxeboot.pxe.arch import Loaders, choose_loaders
@@ -27,6 +27,8 @@ class Site:
     loaders: Loaders = field(default_factory=lambda: choose_loaders({}))
     https_name: str = ""
     """What our certificate is for, where nodes speak HTTPS from our initrd on."""
+    gateways: tuple[IPv6Address, ...] = ()
+    """Our IPv6 addresses, where nodes need one: for services whose addresses we translate."""
 
     def network_for(
         self, interface: str, place: IPv4Address | None, ciaddr: IPv4Address = _NOWHERE

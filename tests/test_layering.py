@@ -15,7 +15,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.conflict", "dhcp.proxy", "tftp.transfer",
      "inventory.pool", "web.token", "web.ranges", "web.admission", "web.certificates", "site",
-     "dns.zone", "dns.message", "diagnose.servers", "balancer.health"),
+     "dns.zone", "dns.message", "diagnose.servers", "balancer.health", "balancer.equipment"),
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.server",
      "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",

@@ -130,6 +130,8 @@ class Boot:
     retries: int = 0
     failure: str = ""
     """`class: one sentence`, when the stage is failed or lost."""
+    services: str = ""
+    """What the node has set up for services, as it told (`balancer.equipment`)."""
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes sent to it, by protocol and name (`tftp undionly.kpxe`, `http kernel`)."""
     transfers: tuple[dict[str, Any], ...] = ()

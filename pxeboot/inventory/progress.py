@@ -105,6 +105,7 @@ class Progress:
         done: int,
         total: int,
         address: IPv4Address | None = None,
+        services: str = "",
     ) -> None:
         """The node says where it is, from `address`, which may be new: its system asks DHCP anew.
 
@@ -113,7 +114,8 @@ class Progress:
         if address is not None:
             self.sighted(boot.mac, address)
         if stage is Stage.READY and boot.stage in UP:
-            await self._save(replace(boot, heard=time.time(), detail=detail), durable=False)
+            heard = replace(boot, heard=time.time(), detail=detail, services=services)
+            await self._save(heard, durable=services != boot.services)
             return
         failure = detail if stage is Stage.FAILED else ""
         moved = boot.step(
@@ -124,6 +126,7 @@ class Progress:
             total=total,
             failure=failure,
             address=address or boot.address,
+            services=services,
         )
         if stage is Stage.FAILED:
             log.warning("%s: failed: %s", boot.mac, detail)

@@ -12,10 +12,12 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
+from pxeboot.balancer import equipment
 from pxeboot.errors import PxebootError
 from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Image, Library
 from pxeboot.inventory.boot import Boot, Stage, WrongStep
+from pxeboot.inventory.node import group_of
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
@@ -44,6 +46,8 @@ class NodeEvent(BaseModel, frozen=True, extra="ignore"):
     detail: str = Field(default="", max_length=2000)
     done: int = Field(default=0, ge=0)
     total: int = Field(default=0, ge=0)
+    services: str = Field(default="", max_length=8192)
+    """What it has set up for the services of its group (`balancer.equipment`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class NodeApi:
                 web.get("/boot/{token}/{name:kernel|initrd|root}", self.artefact),
                 web.get("/loader/{name}", self.loader),
                 web.post("/boot/{token}/event", self.event),
+                web.get("/boot/{token}/services", self.services, allow_head=False),
                 web.get("/boot/{token}/commands", self.take_command, allow_head=False),
             ]
         )
@@ -144,7 +149,9 @@ class NodeApi:
         return response
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        """A node's report; the answer carries a new token when the old one has aged."""
+        """A node's report. The answer carries a new token when the old one has aged, and what the services of
+        its group need of it where that is not what it has.
+        """
         claim, boot = await self._admit(request)
         if not self.event_rate.allows(claim.mac, time.monotonic()):
             raise web.HTTPTooManyRequests(headers={"Retry-After": "1"}, text="too many reports\n")
@@ -156,7 +163,13 @@ class NodeApi:
                     f"queued, place {place}"  # the place of now, where the node knows only an earlier one
                 )
             await self.progress.report(
-                boot, Stage(told.stage), detail, told.done, told.total, _address_of(request)
+                boot,
+                Stage(told.stage),
+                detail,
+                told.done,
+                told.total,
+                _address_of(request),
+                told.services,
             )
         except ValidationError as error:
             raise web.HTTPBadRequest(text=f"{error.error_count()} errors in this event\n") from error
@@ -166,7 +179,21 @@ class NodeApi:
         now = time.time()
         for network in self.site.leasing:
             await self.store.extend(network.config.subnet, claim.mac, now, network.config.lease_seconds)
-        return web.json_response(self._renewed(claim, now))
+        wanted = await self._equipment(claim.mac)
+        news = {"services": wanted} if wanted != told.services else {}
+        return web.json_response(self._renewed(claim, now) | news)
+
+    async def services(self, request: web.Request) -> web.StreamResponse:
+        """What the services of its group need of the node: its agent asks before it reports `ready`."""
+        claim, _ = await self._admit(request)
+        return web.json_response({"services": await self._equipment(claim.mac)})
+
+    async def _equipment(self, mac: Mac) -> str:
+        node = await self.store.node(mac) if self.site.config.service else None
+        group = group_of(node, self.site.config) if node is not None else None
+        if group is None:
+            return ""
+        return equipment.told(self.site.config.service, group.name, mac, self.site.gateways)
 
     def _renewed(self, claim: Claim, now: float) -> dict[str, str]:
         if claim.expires - now > LIFETIME_SECONDS - RENEW_SECONDS:

@@ -28,6 +28,8 @@ class BootServer:
     tokens: list[str] = field(default_factory=list)
     """New tokens, one for each coming event."""
     commands: list[str] = field(default_factory=list)
+    services: str | None = None
+    """What the node's services need; None: this server knows of none."""
     ranges: list[str | None] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     event_tokens: list[str] = field(default_factory=list)
@@ -48,6 +50,8 @@ class BootServer:
         app.router.add_get("/boot/{token}/root", self._root)
         app.router.add_post("/boot/{token}/event", self._event)
         app.router.add_get("/boot/{token}/commands", self._commands)
+        if self.services is not None:
+            app.router.add_get("/boot/{token}/services", self._services)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, HERE, self.port, reuse_address=True)
@@ -93,7 +97,15 @@ class BootServer:
             return web.Response(status=self.refusals.pop(0), text="no")
         self.events.append(json.loads(await request.text()))
         self.event_tokens.append(request.match_info["token"])
-        return web.json_response({"token": self.tokens.pop(0)} if self.tokens else {})
+        answer = {"token": self.tokens.pop(0)} if self.tokens else {}
+        if self.services not in (None, self.events[-1].get("services", "")):
+            answer["services"] = str(self.services)
+        return web.json_response(answer)
+
+    async def _services(self, request: web.Request) -> web.Response:
+        if self.refusals:
+            return web.Response(status=self.refusals.pop(0), text="no")
+        return web.json_response({"services": self.services})
 
     async def _commands(self, request: web.Request) -> web.Response:
         if self.commands:

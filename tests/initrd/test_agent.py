@@ -71,7 +71,9 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    shutil.copy(INITRD / "report.sh", tmp_path)
+    for name in ("report.sh", "services.sh"):
+        shutil.copy(INITRD / name, tmp_path)
+    (tmp_path / "network").write_text("interface=eth0\naddress=192.0.2.1/24\n")
     (tmp_path / "systemctl").write_text(SYSTEMCTL)
     (tmp_path / "systemctl").chmod(0o755)
     node = Node(tmp_path)
@@ -152,3 +154,18 @@ async def test_a_server_that_was_away_hears_of_the_node(node: Node) -> None:
         await server.until(lambda: "report: the server does not answer" in node.journal)
         async with server.serving():
             await server.until(lambda: "ready" in server.stages)
+
+
+async def test_what_services_need_and_cannot_be_set_up_is_told_with_ready(node: Node) -> None:
+    async with BootServer(services="dance 10.0.0.9").serving() as server, node.agent(server.url):
+        await server.until(lambda: len(server.events) > 2)
+    assert server.events[2] == {"stage": "ready", "detail": "services: cannot set up dance 10.0.0.9"}
+    assert node.journal.count("cannot set up") == 1
+
+
+async def test_ready_is_not_said_before_the_services_are_known(node: Node) -> None:
+    server = BootServer(services="", refusals=[500, 500])
+    async with server.serving(), node.agent(server.url):
+        await server.until(lambda: bool(server.events))
+    assert not server.refusals
+    assert server.events[0] == {"stage": "ready"}

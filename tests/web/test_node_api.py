@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pxeboot.balancer.service import ServiceConfig
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.node import Node
@@ -215,6 +216,29 @@ async def test_a_node_reports_its_way_to_ready(house: House) -> None:
     assert await house.report(path, stage="ready", detail="running") == 200
     assert await house.report(path, stage="ready") == 200
     assert await house.stage() is Stage.READY
+
+
+SERVICES = [
+    ServiceConfig(name="www", vip=IPv4Address("10.0.0.9"), port=80, group="web", forward="dr"),
+    ServiceConfig(name="mail", vip=IPv4Address("10.0.0.8"), port=25, group="mail", forward="tun"),
+]
+
+
+async def test_a_node_is_told_what_its_services_need_until_it_has_that(house: House) -> None:
+    path = await house.boot_path()
+    house.site.config = house.site.config.model_copy(update={"service": tuple(SERVICES)})
+    async with house.http.get(f"{path}/services") as answer:
+        assert await answer.json() == {"services": "dr 10.0.0.9"}
+    for has, news in (("", {"services": "dr 10.0.0.9"}), ("dr 10.0.0.9", {})):
+        event = {"stage": "ready", "services": has}
+        async with house.http.post(f"{path}/event", json=event) as answer:
+            assert await answer.json() == news
+        boot = await house.store.boot(MAC)
+        assert boot is not None
+        assert boot.services == has
+    house.site.config = house.site.config.model_copy(update={"service": ()})
+    async with house.http.post(f"{path}/event", json={"stage": "ready", "services": "dr 10.0.0.9"}) as answer:
+        assert await answer.json() == {"services": ""}
 
 
 async def test_a_failure_is_kept_with_its_class(house: House) -> None:
