@@ -4,8 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,36 +12,17 @@ import pytest
 from pyroute2 import IPRoute
 
 from pxeboot.cli.client import connect
-from pxeboot.image.library import Image, Library
+from pxeboot.image.library import Image
 from pxeboot.lab import network
 from pxeboot.lab.qemu import Firmware
 from pxeboot.lab.scenario import Lab, Loader, Progress, Scenario
 from pxeboot.web.views import NodeView
+from tests.conftest import BUILDING
 from tests.lab.conditions import needs_emulator, needs_network
 
 pytestmark = [pytest.mark.boot, needs_network, needs_emulator, pytest.mark.timeout(420)]
 
-BUILDING = Path(__file__).parent.parent / ".demo"
-"""Image and caches are the demo's, so that neither builds what the other has."""
 SECONDS = 240.0
-
-
-@pytest.fixture(scope="session")
-def image() -> Image:
-    """The shipped recipe `web`, built from this checkout. Kernel and curl come from caches."""
-    command = [
-        sys.executable,
-        "-m",
-        "pxeboot.cli.main",
-        "image",
-        "build",
-        "web",
-        "--state-dir",
-        str(BUILDING),
-    ]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert built.returncode == 0, built.stderr
-    return Library(BUILDING / "images").resolve("web")
 
 
 def scenario(state_dir: Path = BUILDING, **settings: Any) -> Scenario:

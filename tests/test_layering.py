@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "pxeboot"
 FLOORS: list[tuple[str, ...]] = [
     ("errors", "mac", "words", "toml", "config", "balancer.check", "balancer.service", "balancer.target",
      "resources", "dhcp.values", "dhcp.custom",
-     "inventory.node", "inventory.boot", "inventory.lease", "image.recipe", "image.manifest"),
-    ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio"),
+     "inventory.node", "inventory.boot", "inventory.lease", "image.rules", "image.recipe", "image.manifest"),
+    ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio",
+     "image.icu"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.conflict", "dhcp.proxy", "tftp.transfer",
      "inventory.pool", "web.token", "web.ranges", "web.admission", "web.certificates", "site",

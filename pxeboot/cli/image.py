@@ -13,6 +13,8 @@ from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
 from pxeboot.image import recipes
 from pxeboot.image.build import build as build_image
 from pxeboot.image.library import Image, Library
+from pxeboot.image.manifest import Manifest
+from pxeboot.image.rules import RULES
 
 app = typer.Typer(help="Build images, and see which there are.", no_args_is_help=True)
 
@@ -58,6 +60,19 @@ def list_images(config: ConfigPath = None, state_dir: StateDir = None, as_json: 
 
 
 @app.command()
+def rules(as_json: AsJson = False) -> None:
+    """List the rules that a recipe's `strip` may name, and why nothing misses what they leave out."""
+    if as_json:
+        listed = [{"rule": name, "what": rule.what, "why": rule.why} for name, rule in RULES.items()]
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    table = Table("RULE", "LEAVES OUT", "WHY", box=None, padding=(0, 2, 0, 0))
+    for name, rule in RULES.items():
+        table.add_row(name, rule.what, rule.why)
+    Console().print(table, highlight=False)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A tag, a digest, or the beginning of one.")],
     config: ConfigPath = None,
@@ -68,8 +83,8 @@ def show(
     library = Library(state_dir_of(config, state_dir) / "images")
     image = library.resolve(name)
     if as_json:
-        packages = dict(image.manifest.packages)
-        typer.echo(json.dumps(_summary(image, library) | {"packages": packages}, indent=2))
+        parts = image.manifest.model_dump(mode="json", include={"packages"})
+        typer.echo(json.dumps(_summary(image, library) | parts, indent=2))
         return
     made, artefacts = image.manifest, image.manifest.artefacts
     table = Table(box=None, show_header=False)
@@ -83,9 +98,25 @@ def show(
     table.add_row("root", f"{_megabytes(artefacts.root.size)}, {_megabytes(made.unpacked_bytes)} unpacked")
     table.add_row("folder", str(image.path))
     table.add_row("packages", str(len(made.packages)))
-    for package, version in made.packages:
-        table.add_row("", f"{package} {version}")
     Console().print(table, highlight=False)
+    _print_sizes(made)
+
+
+def _print_sizes(made: Manifest) -> None:
+    """What the strip rules left out, and what is left of each package, largest first."""
+    if made.stripped:
+        rules = Table("LEFT OUT", "SAVED", "WHAT", box=None)
+        for rule in made.stripped:
+            rules.add_row(
+                rule.rule, _megabytes(rule.size), RULES[rule.rule].what if rule.rule in RULES else ""
+            )
+        Console().print(rules, highlight=False)
+    packages = Table("PACKAGE", "VERSION", "SIZE", box=None)
+    for package in sorted(made.packages, key=lambda package: (-package.size, package.name)):
+        packages.add_row(package.name, package.version, _kilobytes(package.size))
+    other = made.unpacked_bytes - sum(package.size for package in made.packages)
+    packages.add_row("of no package", "", _kilobytes(other))
+    Console().print(packages, highlight=False)
 
 
 def _summary(image: Image, library: Library) -> dict[str, object]:
@@ -102,6 +133,10 @@ def _tags(image: Image, library: Library) -> list[str]:
 
 def _megabytes(size: int) -> str:
     return f"{size / _MEGABYTE:.1f} MB"
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:.0f} kB"
 
 
 class _Bars:

@@ -13,9 +13,11 @@ from pxeboot.image import curl, initrd, kernel, rootfs, squashfs
 from pxeboot.image.command import check_ready
 from pxeboot.image.kernel import Kernel, ModuleIndex
 from pxeboot.image.library import Draft, Image, Library
-from pxeboot.image.manifest import Artefact, Artefacts, Manifest
+from pxeboot.image.manifest import Artefact, Artefacts, Manifest, Stripped
 from pxeboot.image.recipe import Recipe
 from pxeboot.image.recipes import LoadedRecipe
+from pxeboot.image.strip import strip
+from pxeboot.image.tree import sizes
 from pxeboot.resources import initrd_files
 
 Progress = Callable[[str, float | None], None]
@@ -80,12 +82,13 @@ async def _finish(
     recipe: Recipe, used: Kernel, tree: Path, draft: Draft, began: float, progress: Progress
 ) -> Manifest:
     progress("squashfs", None)
-    names = (*initrd.module_names(initrd_files()), *recipe.modules)
-    await used.install_modules(ModuleIndex.read(used).closure(names), tree / "usr")
-    packages = await rootfs.packages(tree)
+    await used.install_modules(ModuleIndex.read(used).closure(recipe.modules), tree / "usr")
+    packages = await rootfs.installed(tree)
+    stripped = await strip(tree, recipe.strip, draft.scratch)
     rootfs.finish(tree, recipe.drop, began)
     target = draft.entry / "root.squashfs"
     await squashfs.make(tree, target, recipe.squashfs, rootfs.EPOCH, partial(progress, "squashfs"))
+    left = sizes(tree)
     return Manifest(
         recipe=recipe.name,
         suite=recipe.suite,
@@ -95,8 +98,9 @@ async def _finish(
             kernel=_artefact(draft.entry / "kernel"),
             initrd=_artefact(draft.entry / "initrd"),
         ),
-        unpacked_bytes=rootfs.unpacked_bytes(tree),
-        packages=packages,
+        unpacked_bytes=sum(left.values()),
+        packages=tuple(package.weighed(left) for package in packages),
+        stripped=tuple(Stripped(rule=rule, size=size) for rule, size in stripped),
     )
 
 

@@ -20,6 +20,7 @@ PACKAGES = {
     "dpkg-deb": "dpkg",
     "dpkg-source": "dpkg-dev",
     "gcc": "gcc",
+    "ldconfig": "libc-bin",
     "make": "make",
     "setpriv": "util-linux",
 }

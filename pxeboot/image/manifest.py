@@ -27,6 +27,23 @@ class Artefacts(BaseModel, frozen=True, extra="forbid"):
     initrd: Artefact
 
 
+class Package(BaseModel, frozen=True, extra="forbid"):
+    """One Debian package that was installed."""
+
+    name: str
+    version: str
+    size: int = Field(ge=0)
+    """Bytes of those of its files that are in the image."""
+
+
+class Stripped(BaseModel, frozen=True, extra="forbid"):
+    """What one strip rule left out."""
+
+    rule: str
+    size: int
+    """Bytes, unpacked."""
+
+
 class Manifest(BaseModel, frozen=True, extra="forbid"):
     """The contents of `manifest.json`.
 
@@ -34,7 +51,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     whenever they were built.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     recipe: str
     suite: str
     kernel_version: str
@@ -42,8 +59,10 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     artefacts: Artefacts
     unpacked_bytes: int = Field(ge=0)
     """Sum of the sizes of the regular files of the root, each counted once."""
-    packages: tuple[tuple[str, str], ...]
-    """Name and version of every Debian package that was installed, sorted."""
+    packages: tuple[Package, ...]
+    """Every Debian package that was installed, by name."""
+    stripped: tuple[Stripped, ...] = ()
+    """What the recipe's strip rules left out, in the order in which they were applied."""
 
     def encode(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8, one newline at the end."""

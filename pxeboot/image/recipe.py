@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from pxeboot import toml
+from pxeboot.image.rules import RULES
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -31,6 +32,12 @@ def _package(text: str) -> str:
 def _module(text: str) -> str:
     if not _MODULE.fullmatch(text):
         raise ValueError(f"{text!r} is not the name of a kernel module, nor a pattern like 'nft_*'")
+    return text
+
+
+def _rule(text: str) -> str:
+    if text not in RULES:
+        raise ValueError(f"there is no strip rule {text!r}")
     return text
 
 
@@ -73,8 +80,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     suite: str = Field(default="bookworm", pattern=r"^[a-z][a-z0-9-]*$")
     packages: tuple[Annotated[str, AfterValidator(_package)], ...] = ()
     """Debian packages, beside the essential ones."""
+    strip: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
+    """Rules of `rules.py` for what to leave out at the end."""
     drop: tuple[Inside, ...] = ()
-    """What to leave out at the end. A `*` matches slashes too, as in dpkg's `path-exclude`."""
+    """What else to leave out. A `*` matches slashes too, as in dpkg's `path-exclude`."""
     files: dict[Inside, Annotated[AddedFile, BeforeValidator(_entry)]] = {}
     """What to add, by path inside the image, before the commands run. Owned by root."""
     commands: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -82,7 +91,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     kernel: Annotated[str, AfterValidator(_package)] = "linux-image-amd64"
     """The kernel's package, or one that depends on it."""
     modules: tuple[Annotated[str, AfterValidator(_module)], ...] = ()
-    """Kernel modules, or patterns of them, which the running system may load beside those of the initrd."""
+    """Kernel modules, or patterns of them, which the running system may load. What drives the machine's own
+    hardware is loaded by the initrd before."""
     squashfs: SquashFs = SquashFs()
 
 
@@ -95,6 +105,7 @@ _HINTS = {
     "name": 'write name = "web", say: it becomes the image\'s tag',
     "suite": 'write the code name of a Debian release, like "bookworm"',
     "packages": "write package names without versions; `apt-cache search WORD` finds them",
+    "strip": f"the rules are: {', '.join(RULES)}",
     "drop": 'write patterns of paths inside the image, like "/usr/share/doc/*"',
     "files": 'write "/path/in/the/image" = "local file", or { source = "local file", mode = 0o755 }',
     "commands": "write a list of shell commands",

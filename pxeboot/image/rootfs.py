@@ -1,17 +1,17 @@
 """The tree of files a node runs from: Debian by mmdebstrap, then what the recipe adds and drops."""
 
-import fnmatch
 import os
 import re
 import shlex
-import shutil
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pxeboot.errors import PxebootError
 from pxeboot.image.command import CommandFailed, run
+from pxeboot.image.manifest import Package
 from pxeboot.image.recipe import Recipe
+from pxeboot.image.tree import remove, walk
 
 EPOCH = 1735689600
 """2025-01-01, in Unix seconds: the time of all that is made while building. A date of its own would give two
@@ -109,40 +109,46 @@ def finish(tree: Path, drop: Iterable[str], built_since: float) -> None:
     remove(tree, [*_LEFTOVERS, *drop])
     remove(tree, ["/var/log/*"], keep_directories=True)  # services expect their own folder there
     (tree / "etc/machine-id").write_bytes(b"")  # there but empty: systemd makes one at each boot, quietly
-    for path in (tree, *_walk(tree)):
+    for path in (tree, *walk(tree)):
         if path.lstat().st_mtime >= built_since:
             os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
 
 
-def remove(tree: Path, patterns: Iterable[str], keep_directories: bool = False) -> None:
-    """Delete what matches, never following a link: the tree is full of absolute ones."""
-    wanted = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
-    for path in _walk(tree):
-        if not wanted.match(f"/{path.relative_to(tree)}"):
-            continue
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            path.unlink()
-        elif not keep_directories:
-            shutil.rmtree(path)
+@dataclass(frozen=True)
+class Installed:
+    """A package of the tree, as dpkg knows it."""
+
+    name: str
+    version: str
+    files: tuple[str, ...]
+    """Paths below the tree, folders and links among them."""
+
+    def weighed(self, sizes: Mapping[str, int]) -> Package:
+        """With the size of what is left of it; `sizes` has the bytes of every file of the finished tree."""
+        return Package(
+            name=self.name, version=self.version, size=sum(sizes.get(path, 0) for path in self.files)
+        )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, a folder before its contents, which may be deleted meanwhile."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path = Path(entry.path)
-        yield path
-        if entry.is_dir(follow_symlinks=False) and path.is_dir():
-            yield from _walk(path)
+async def installed(tree: Path) -> list[Installed]:
+    """Every installed package, by name; to be asked before anything is taken out."""
+    lines = await run(
+        "dpkg-query",
+        f"--admindir={tree}/var/lib/dpkg",
+        "-W",
+        "-f",
+        "${Package} ${Version} ${Architecture}\\n",
+    )
+    info = tree / "var/lib/dpkg/info"
+    found = []
+    for name, version, architecture in sorted(map(str.split, lines)):
+        lists = (info / f"{name}.list", info / f"{name}:{architecture}.list")
+        paths = [line for path in lists if path.is_file() for line in path.read_text().splitlines()]
+        found.append(Installed(name, version, tuple(_merged(path) for path in paths)))
+    return found
 
 
-async def packages(tree: Path) -> tuple[tuple[str, str], ...]:
-    """Name and version of every installed package, sorted; to be asked before anything is dropped."""
-    lines = await run("dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\\n")
-    return tuple(sorted((name, version) for name, version in map(str.split, lines)))
-
-
-def unpacked_bytes(tree: Path) -> int:
-    """Sum of the sizes of the regular files, each counted once however many names it has."""
-    status = (path.lstat() for path in _walk(tree))
-    sizes = {entry.st_ino: entry.st_size for entry in status if stat.S_ISREG(entry.st_mode)}
-    return sum(sizes.values())
+def _merged(path: str) -> str:
+    """A path of a package, where it lies in a tree with merged /usr, without the first slash."""
+    first = path.split("/")[1]
+    return f"usr{path}" if first in ("bin", "sbin") or first.startswith("lib") else path[1:]

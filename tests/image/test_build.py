@@ -17,6 +17,7 @@ RECIPE = """
 name = "tiny"
 modules = ["dummy"]
 commands = ["grep -qx hello /etc/greeting", "touch /made"]
+strip = ["package-manager"]
 drop = ["/usr/share/*"]
 files = { "/etc/greeting" = "greeting" }
 squashfs = { level = 3 }
@@ -47,7 +48,9 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
     assert steps == dict.fromkeys(("root file system", "kernel", "curl", "initrd", "squashfs"), 1.0)
     assert Library(state_dir / "images").resolve("small") == image
     assert image.initrd.stat().st_size < 12_000_000
-    assert ("dash" in dict(image.manifest.packages), "perl" in dict(image.manifest.packages)) == (True, False)
+    sizes = {package.name: package.size for package in image.manifest.packages}
+    assert (sizes["dash"] > 100_000, sizes["apt"], "perl" in sizes) == (True, 0, False)
+    assert {rule.rule: rule.size > 0 for rule in image.manifest.stripped} == {"package-manager": True}
 
     listed = subprocess.run(
         ["unsquashfs", "-l", image.root], check=True, capture_output=True, text=True

@@ -36,7 +36,12 @@ def test_one_image_is_shown_by_tag(state_dir: Path) -> None:
     digest = Library(state_dir / "images").resolve("web").digest
     assert digest in output("show", "web", "--state-dir", str(state_dir))
     shown = json.loads(output("show", digest[:8], "--json", "--state-dir", str(state_dir)))
-    assert (shown["digest"], shown["packages"]) == (digest, {})
+    assert (shown["digest"], shown["packages"]) == (digest, [])
+
+
+def test_the_strip_rules_are_listed() -> None:
+    assert "icu-data" in output("rules")
+    assert all(rule["what"] and rule["why"] for rule in json.loads(output("rules", "--json")))
 
 
 def test_an_unknown_image_is_an_operators_fault(state_dir: Path) -> None:

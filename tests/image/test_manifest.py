@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from pxeboot.errors import PxebootError
-from pxeboot.image.manifest import Artefact, Artefacts, Manifest
+from pxeboot.image.manifest import Artefact, Artefacts, Manifest, Package, Stripped
 
 MANIFEST = Manifest(
     recipe="web",
@@ -15,16 +15,17 @@ MANIFEST = Manifest(
         initrd=Artefact(sha256="c" * 64, size=1),
     ),
     unpacked_bytes=9,
-    packages=(("bash", "5.2"), ("dash", "0.5")),
+    packages=(Package(name="bash", version="5.2", size=7), Package(name="dash", version="0.5", size=1)),
+    stripped=(Stripped(rule="perl", size=5),),
 )
 
 
 def test_the_bytes_are_canonical() -> None:
     assert MANIFEST.encode() == (
         b'{"artefacts":{"initrd":{"sha256":"' + b"c" * 64 + b'","size":1},"kernel":{"sha256":"' + b"b" * 64
-        + b'","size":2},"root":{"sha256":"' + b"a" * 64 + b'","size":3}},"format":1,"kernel_version":'
-        b'"6.1.0-1-amd64","packages":[["bash","5.2"],["dash","0.5"]],"recipe":"web","suite":"bookworm",'
-        b'"unpacked_bytes":9}\n'
+        + b'","size":2},"root":{"sha256":"' + b"a" * 64 + b'","size":3}},"format":2,"kernel_version":'
+        b'"6.1.0-1-amd64","packages":[{"name":"bash","size":7,"version":"5.2"},{"name":"dash","size":1,'
+        b'"version":"0.5"}],"recipe":"web","stripped":[{"rule":"perl","size":5}],"suite":"bookworm","unpacked_bytes":9}\n'
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_another_root_is_another_image() -> None:
         (b"", "Invalid JSON"),
         (b"\xff\xfe", "Invalid JSON"),
         (b"{}", "recipe: Field required"),
-        (MANIFEST.encode().replace(b'"format":1', b'"format":2'), "format: Input should be 1"),
+        (MANIFEST.encode().replace(b'"format":2', b'"format":1'), "format: Input should be 2"),
         (MANIFEST.encode().replace(b'"size":2', b'"size":-2'), "artefacts.kernel.size"),
         (MANIFEST.encode().replace(b"aaaa", b"../a"), "artefacts.root.sha256"),
         (MANIFEST.encode().replace(b'"suite"', b'"suit"'), "suite: Field required"),

@@ -11,6 +11,8 @@ from pxeboot.image.command import CommandFailed
 from pxeboot.image.recipe import Recipe, parse
 from pxeboot.image.rootfs import EPOCH
 
+from .trees import names, write
+
 RECIPE = parse(
     """
     name = "site"
@@ -20,16 +22,6 @@ RECIPE = parse(
     """,
     "recipe.toml",
 )
-
-
-def write(tree: Path, *paths: str) -> None:
-    for path in paths:
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_text("x")
-
-
-def names(tree: Path) -> set[str]:
-    return {str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir() or path.is_symlink()}
 
 
 def test_mmdebstrap_is_told_packages_files_and_commands_in_this_order() -> None:
@@ -70,34 +62,6 @@ async def test_a_wrong_package_is_told_by_its_name(
         await rootfs.make(RECIPE, {"/etc/a b": tmp_path}, tmp_path, tmp_path, lambda _: None)
 
 
-def test_dropping_takes_files_and_whole_folders(tmp_path: Path) -> None:
-    write(
-        tmp_path, "usr/share/doc/a/b", "usr/share/doc-base/c", "usr/bin/apt", "usr/bin/apt-get", "usr/bin/sh"
-    )
-    rootfs.remove(tmp_path, ["/usr/share/doc", "/usr/bin/apt*"])
-    assert names(tmp_path) == {"usr/share/doc-base/c", "usr/bin/sh"}
-    assert not (tmp_path / "usr/share/doc").exists()
-
-
-def test_folders_can_be_kept(tmp_path: Path) -> None:
-    write(tmp_path, "var/log/apache2/access.log", "var/log/dpkg.log")
-    rootfs.remove(tmp_path, ["/var/log/*"], keep_directories=True)
-    assert names(tmp_path) == set()
-    assert (tmp_path / "var/log/apache2").is_dir()
-
-
-def test_dropping_never_follows_a_link_out_of_the_tree(tmp_path: Path) -> None:
-    tree, outside = tmp_path / "tree", tmp_path / "outside"
-    write(outside, "precious")
-    write(tree, "etc/motd")
-    (tree / "run").symlink_to(outside)
-    rootfs.remove(tree, ["/run/*", "*precious"])
-    assert names(tree) == {"etc/motd", "run"}
-    rootfs.remove(tree, ["/run"])
-    assert names(tree) == {"etc/motd"}
-    assert names(outside) == {"precious"}
-
-
 def test_finishing_takes_out_what_the_building_machine_left(tmp_path: Path) -> None:
     write(tmp_path, "etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/motd", "tmp/x", "run/y/z")
     write(tmp_path, "var/log/apache2/error.log", "var/lib/apt/lists/l", "usr/share/doc/d")
@@ -117,13 +81,6 @@ def test_what_building_made_gets_the_lasting_time_and_the_rest_keeps_its_own(tmp
     assert {path for path, time in times.items() if time == 1000} == {"usr/bin/old", "usr/lib/old", "usr/lib"}
     assert {time for time in times.values() if time != 1000} == {EPOCH}
     assert tmp_path.stat().st_mtime == EPOCH
-
-
-def test_a_file_with_two_names_is_counted_once_and_links_not_at_all(tmp_path: Path) -> None:
-    write(tmp_path, "a", "b/c")
-    os.link(tmp_path / "a", tmp_path / "b/a")
-    (tmp_path / "link").symlink_to("a")
-    assert rootfs.unpacked_bytes(tmp_path) == 2
 
 
 def test_a_recipe_without_packages_still_spares_itself_perl() -> None:
