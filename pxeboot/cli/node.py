@@ -159,9 +159,9 @@ def _text(file: Path) -> str:
         data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
         return data.decode()
     except OSError as error:
-        raise PxebootError(f"{file}: {error.strerror}", "name a file that can be read, or -") from error
+        raise PxebootError(str(error.strerror), "name a file that can be read, or -") from error
     except UnicodeDecodeError as error:
-        raise PxebootError(f"{file}: {error}", "write it in UTF-8") from error
+        raise PxebootError(str(error), "write it in UTF-8") from error
 
 
 @app.command()
