@@ -51,12 +51,13 @@ async def asks(lab: Lab, method: str, path: str, body: Any = None) -> Any:
 
 
 @pytest.mark.parametrize(
-    "firmware", [pytest.param(Firmware.BIOS, id="bios"), pytest.param(Firmware.UEFI, id="uefi")]
+    ("firmware", "https"),
+    [pytest.param(Firmware.BIOS, False, id="bios"), pytest.param(Firmware.UEFI, True, id="uefi, https")],
 )
 async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
-    firmware: Firmware, image: Image
+    firmware: Firmware, https: bool, image: Image
 ) -> None:
-    async with Lab(scenario(firmware=firmware)) as lab:
+    async with Lab(scenario(firmware=firmware, https=https)) as lab:
         await lab.power_on()
         node = await until(lab, lambda node: node.stage == "ready")
         assert (node.failure, node.image) == ("", image.digest)

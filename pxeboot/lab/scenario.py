@@ -24,6 +24,7 @@ from pxeboot.lab import network, qemu, record
 from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
 from pxeboot.lab.record import Process, Record
 from pxeboot.mac import Mac
+from pxeboot.web import tls
 from pxeboot.web.views import NodeDetail, NodeList, NodeView
 
 NAME = "lab"
@@ -58,6 +59,8 @@ class Scenario(BaseModel, frozen=True, extra="forbid"):
     firmware: Firmware = Firmware.BIOS
     proxy: bool = False
     """Somebody else's DHCP server (dnsmasq) gives the addresses, ours tells only what to boot."""
+    https: bool = False
+    """With an own authority, nodes speak HTTPS from the initrd on."""
     loaders: dict[str, Path] = {}
     """Loaders for firmware that Debian has none for, as in the configuration's `[loaders]`."""
     image: str = "web"
@@ -118,7 +121,9 @@ loader = "{scenario.loader}"
 kernel_args = "console=ttyS0"
 
 [loaders]
-{loaders}"""
+{loaders}
+{"[https]" if scenario.https else ""}
+"""
 
 
 def foreign_dhcp() -> list[str]:
@@ -293,6 +298,8 @@ class Lab:
         folder.mkdir(parents=True)
         (folder / "images").symlink_to(self.scenario.state_dir.absolute() / "images")
         (folder / "pxeboot.toml").write_text(configuration(self.scenario, folder))
+        if self.scenario.https:
+            tls.init(folder / tls.FOLDER, [network.ADDRESS.ip])
 
     def _start(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         """Start a program in the namespace, in a session of its own so that a Ctrl-C reaches only us."""

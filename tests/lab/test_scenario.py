@@ -58,6 +58,9 @@ def name() -> Iterator[str]:
 def test_the_configuration_is_one_that_the_server_accepts(tmp_path: Path) -> None:
     text = scenario.configuration(Scenario(state_dir=tmp_path, image="blog"), tmp_path / 'a "quoted" folder')
     read = config.parse(text)
+    assert read.https is None
+    secure = scenario.configuration(Scenario(state_dir=tmp_path, https=True), tmp_path)
+    assert config.parse(secure).https == config.HttpsConfig()
     assert read.server.state_dir == tmp_path / 'a "quoted" folder'
     assert read.network[0].interface == network.BRIDGE
     assert read.network[0].subnet == network.ADDRESS.network
