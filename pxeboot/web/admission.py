@@ -31,9 +31,10 @@ class Turn:
 
     place: int = 0
     retry_seconds: int = 0
-    """When to ask again; whole, as in Retry-After."""
+    """When to ask again; whole, as in Retry-After. 0 where `soon`."""
     soon: bool = False
-    """It may as well be kept waiting for the answer: a slot will be free for it before others'."""
+    """It is to be kept waiting for the answer, as long as it has patience: a slot will be free for it before
+    others', and while it paused that slot would be empty."""
 
 
 @dataclass(slots=True)
@@ -121,8 +122,8 @@ class Admission:
         seconds = expected_seconds if self._seconds is None else self._seconds
         # Too early rather than too late, so that no slot is empty meanwhile.
         guess = seconds * (place - door) / self.slots * (0.7 + 0.3 * self._spread())
-        pause = math.ceil(min(max(guess, SHORTEST_PAUSE), LONGEST_PAUSE))
-        self._waiting[mac] = now if soon else now + pause
+        pause = 0 if soon else math.ceil(min(max(guess, SHORTEST_PAUSE), LONGEST_PAUSE))
+        self._waiting[mac] = now + pause
         return Turn(place, pause, soon)
 
     def _forget(self, now: float) -> None:

@@ -73,6 +73,10 @@ class _Sending:
             self._loop.add_writer(self._socket, self._push)
             self._push()
             await self._done
+        except asyncio.CancelledError:
+            if self._at < self._end:
+                raise
+            # The client had everything and hung up before we came to it: that is no broken download.
         finally:
             self._timer.cancel()
             self._loop.remove_writer(self._socket)

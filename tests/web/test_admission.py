@@ -128,7 +128,7 @@ def test_everybody_gets_the_image_never_more_at_once_than_slots_and_nobody_is_le
         for key in [key for key, at in asking.items() if at <= now]:
             turn = made.ask(key, now, SECONDS)
             if turn.place:
-                asking[key] = now + turn.retry_seconds
+                asking[key] = now + (turn.retry_seconds or 1)  # the server would keep it waiting
             else:
                 del asking[key]
                 ending[key] = now + 1 + dice.random()
