@@ -102,6 +102,9 @@ DEFAULT_LOADERS = {"x86-bios": UNDIONLY, "x64-uefi": SNPONLY_X64, "x86-uefi": GR
 PI_FIRST_FILE = "bootcode.bin"
 """What a Raspberry Pi is told: a Pi 3's first file. Later ones know their files' names themselves."""
 
+U_BOOT_SCRIPT = "boot.scr.uimg"
+"""What U-Boot's standard boot command asks for by itself, once it knows from whom."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaders:

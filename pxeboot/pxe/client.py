@@ -60,14 +60,20 @@ class Client:
         return self.vendor_class.startswith("HTTPClient") and not self.is_ipxe
 
     @property
+    def is_u_boot(self) -> bool:
+        """U-Boot on its own behalf, which looks for a script or a file for boards of its kind. It may not say
+        what architecture it is. When it looks for an EFI program it says PXEClient like any UEFI."""
+        return self.vendor_class.startswith("U-Boot")
+
+    @property
     def wants_boot(self) -> bool:
-        """Whether it asks to be told what to boot, in either way."""
-        return self.wants_pxe or self.wants_http
+        """Whether it asks to be told what to boot, in whichever way."""
+        return self.wants_pxe or self.wants_http or self.is_u_boot
 
     @property
     def is_bios(self) -> bool:
         """x86 firmware of the old kind; who does not say what it is, is of it."""
-        return self.architecture in (BIOS, None)
+        return self.architecture in (BIOS, None) and not self.is_u_boot
 
     @property
     def is_raspberry_pi(self) -> bool:
@@ -93,6 +99,8 @@ class Client:
         """What kind of firmware it is, for people."""
         if self.is_raspberry_pi:
             return "Raspberry Pi"
+        if self.is_u_boot and self.architecture is None:
+            return "U-Boot"
         if self.architecture is None:
             return "no architecture"
         row = ARCHITECTURES.get(self.architecture)

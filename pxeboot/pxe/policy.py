@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pxeboot.config import GroupConfig
-from pxeboot.pxe.arch import LPXELINUX, PI_FIRST_FILE, Loaders
+from pxeboot.pxe.arch import LPXELINUX, PI_FIRST_FILE, U_BOOT_SCRIPT, Loaders
 from pxeboot.pxe.client import Client
 
 
@@ -35,6 +35,8 @@ def decide(client: Client, group: GroupConfig | None, base_url: str, loaders: Lo
 def _boot(client: Client, group: GroupConfig, base_url: str, loaders: Loaders) -> Decision:
     if client.is_raspberry_pi:
         return _raspberry_pi(group, loaders)
+    if client.is_u_boot:
+        return _u_boot(client, group, loaders)
     if group.loader == "pxelinux" and client.is_bios:
         return Decision(LPXELINUX.name, f"group {group.name}")  # the group's word holds for an iPXE ROM too
     if client.is_capable_ipxe:
@@ -52,3 +54,16 @@ def _raspberry_pi(group: GroupConfig, loaders: Loaders) -> Decision:
             "", 'no files for a Raspberry Pi: put them in a folder, [tftp] root = "/path"', ignored=True
         )
     return Decision(PI_FIRST_FILE, f"group {group.name}, Raspberry Pi")
+
+
+def _u_boot(client: Client, group: GroupConfig, loaders: Loaders) -> Decision:
+    """The operator's loader for this kind of board, or the script that U-Boot asks for by itself.
+
+    With neither it gets an address all the same, and goes on to ask as UEFI: silence would hold it up.
+    """
+    loader = loaders.chosen.get(client.architecture) if client.architecture is not None else None
+    if loader is not None:
+        return Decision(loader.name, f"group {group.name}, {client.platform}")
+    if loaders.folder:
+        return Decision(U_BOOT_SCRIPT, f"group {group.name}, {client.platform}")
+    return Decision("", f"{client.platform} on its own behalf")

@@ -18,14 +18,12 @@ from pxeboot.dhcp.service import DhcpService
 from pxeboot.events import Bus
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import open_store
-from pxeboot.mac import Mac
 from pxeboot.pxe.arch import choose_loaders
 from pxeboot.site import Network, Site
 from pxeboot.tftp import packet as tftp
 
 BOOTS = sorted((Path(__file__).parent.parent / "data" / "boots").glob("*.pcap"))
 SERVER, EVERYBODY = IPv4Address("10.77.0.1"), IPv4Address("255.255.255.255")
-MAC = Mac("52:54:00:77:00:01")
 BOOT_OPTIONS = {43, 53, 54, 60, 61, 66, 67, 97, 175}
 CONFIG = """
 [[network]]
@@ -103,7 +101,9 @@ async def test_what_booted_a_machine_is_what_it_would_be_told_today(boot: Path, 
     proxy = boot.stem.endswith("-proxy")
     pool = "" if proxy else '"10.77.0.100-10.77.0.199"'
     config = parse(CONFIG.replace("MODE", "proxy" if proxy else "dhcp").replace("POOL", pool))
-    loaders = choose_loaders({"arm64-uefi": Path("/own/grubnetaa64.efi")})
+    loaders = choose_loaders(
+        {"arm64-uefi": Path("/own/grubnetaa64.efi"), "riscv64-uefi": Path("/own/riscv64.efi")}
+    )
     site = Site(config, (Network(config.network[0], SERVER),), loaders)
     store = open_store(tmp_path)
     await store.use_subnets(_subnets(site))
@@ -121,10 +121,11 @@ async def test_what_booted_a_machine_is_what_it_would_be_told_today(boot: Path, 
     captured = [item for item in datagrams if item.is_ours and item.source[1] in (67, 4011)]
     assert [words(item.packet) for item in replies] == [words(packet.decode(item.data)) for item in captured]
     assert [reached(item.destination) for item in replies] == [item.destination[0] for item in captured]
-    known = await store.boot(MAC)
+    mac = packet.decode(datagrams[0].data).mac
+    known = await store.boot(mac)
     assert known is not None
     assert known.address is not None
-    assert await progress.machine_at(known.address) == MAC
+    assert await progress.machine_at(known.address) == mac
     await store.close()
 
 
@@ -136,15 +137,21 @@ def test_a_machine_asks_tftp_for_the_loader_it_was_told(boot: Path) -> None:
         for request in (tftp.decode(item.data) for item in datagrams if item.destination[1] == 69)
         if isinstance(request, tftp.ReadRequest)
     }
-    loaders = {"uefi-pxe": {"snponly.efi"}, "arm64": {"grubnetaa64.efi"}}
+    loaders = {
+        "uefi-pxe": {"snponly.efi"},
+        "arm64": {"grubnetaa64.efi"},
+        "uboot-arm64": {"grubnetaa64.efi"},
+        "uboot-riscv64": {"riscv64.efi"},
+    }
     expected = loaders.get(boot.stem.rpartition("-")[0], set())
     assert {name for name in names if name.endswith(".efi")} == expected
 
 
 def test_there_is_a_capture_of_every_firmware_in_both_modes() -> None:
     kinds = ("bios", "uefi", "uefi-pxe", "uefi-http", "arm64")
+    u_boot = ["uboot-arm64-dhcp", "uboot-riscv64-dhcp"]
     assert [path.stem for path in BOOTS] == sorted(
-        f"{kind}-{mode}" for kind in kinds for mode in ("dhcp", "proxy")
+        [f"{kind}-{mode}" for kind in kinds for mode in ("dhcp", "proxy")] + u_boot
     )
 
 

@@ -80,6 +80,17 @@ def test_a_raspberry_pi_finds_the_menu_it_looks_for() -> None:
     assert menu == {6: b"\x03", 10: b"\0PXE", 9: b"\0\0\x11Raspberry Pi Boot"}
 
 
+def test_a_raspberry_pi_5_is_known_by_what_it_says() -> None:
+    request = captured("made-raspberry-pi-5")
+    client = identify(request)
+    assert (client.is_raspberry_pi, client.architecture, client.is_bios) == (True, 0, True)
+    assert identify(replace(request, chaddr=b"\x52\x54\0\0\0\1")).is_raspberry_pi  # by option 97 alone
+    reply = offer(request, Decision("bootcode.bin", "test"))
+    assert reply.options[43] == b"\x06\x01\x03\x0a\x04\0PXE\x09\x14\0\0\x11Raspberry Pi Boot\xff"
+    assert (reply.options[60], reply.siaddr) == (b"PXEClient", SERVER)
+    assert reply.options[97] == request.options[97]
+
+
 def test_an_offer_is_broadcast_for_the_client_has_no_address() -> None:
     request = captured("discover-ovmf")
     client = identify(request)

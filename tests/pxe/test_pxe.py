@@ -14,7 +14,7 @@ from pxeboot.dhcp import packet
 from pxeboot.dhcp.packet import Packet
 from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
-from pxeboot.pxe.arch import ARCHITECTURES, choose_loaders
+from pxeboot.pxe.arch import ARCHITECTURES, Loaders, choose_loaders
 from pxeboot.pxe.client import Client, identify
 from pxeboot.pxe.policy import decide
 from pxeboot.pxe.script import (
@@ -194,6 +194,26 @@ def test_a_raspberry_pi_without_its_files_is_met_with_silence() -> None:
     client = Client(Mac(PI), architecture=0, vendor_class="PXEClient:Arch:00000:UNDI:002001")
     decision = decide(client, WEB, URL, LOADERS)
     assert (decision.ignored, '[tftp] root = "/path"' in str(decision)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "loaders", "bootfile"),
+    [
+        (22, LOADERS, ""),
+        (None, LOADERS, ""),  # as on RISC-V; it is no BIOS for that
+        (22, replace(LOADERS, folder=True), "boot.scr.uimg"),
+        (None, replace(LOADERS, folder=True), "boot.scr.uimg"),
+        (22, choose_loaders({"arm64-u-boot": Path("/own/board.img")}), "board.img"),
+    ],
+)
+def test_u_boot_on_its_own_behalf_is_never_met_with_silence(
+    architecture: int | None, loaders: Loaders, bootfile: str
+) -> None:
+    client = Client(MAC, architecture=architecture, vendor_class="U-Boot.armv8")
+    decision = decide(client, WEB, URL, loaders)
+    assert (decision.bootfile, decision.ignored) == (bootfile, False)
+    assert client.wants_boot
+    assert not client.wants_pxe
 
 
 def test_the_kernel_is_told_everything_the_initrd_needs() -> None:
