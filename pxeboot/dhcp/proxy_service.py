@@ -9,6 +9,7 @@ from pxeboot.dhcp import packet, proxy
 from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet
 from pxeboot.dhcp.responder import Reply
+from pxeboot.dhcp.terms import Terms
 from pxeboot.errors import MalformedPacket
 from pxeboot.inventory.progress import Progress
 from pxeboot.pxe.client import Client, identify
@@ -22,13 +23,11 @@ class ProxyService:
 
     def __init__(
         self,
-        address: IPv4Address,
-        decide: Callable[[Client], Awaitable[Decision | None]],
+        decide: Callable[[Client], Awaitable[tuple[Decision, Terms] | None]],
         progress: Progress,
         send: Callable[[Reply], None],
     ) -> None:
-        """`address` is ours; `decide` gives None for whom we ignore; `send` takes the answers at port 67."""
-        self._address = address
+        """`decide` gives None for whom we ignore; `send` takes the answers at port 67."""
         self._decide = decide
         self._progress = progress
         self._send = send
@@ -55,26 +54,28 @@ class ProxyService:
             await self._note_address(request, client)
         except OSError as error:
             log.error("%s: its step is not on disk: %s", client.mac, error)  # an answer needs no disk
-        decision = await self._decide(client)
-        if decision is None:
+        decided = await self._decide(client)
+        if decided is None:
             return None
+        decision, terms = decided
         log.log(_level(decision), "%s: asks the boot server: %s", client.mac, decision)
         if not decision.bootfile:
             return None
-        return proxy.boot_server_ack(request, client, self._address, decision, peer)
+        return proxy.boot_server_ack(request, client, terms, decision, peer)
 
     async def _discover(self, request: Packet, client: Client) -> None:
         if not client.wants_boot:
             return
-        decision = await self._decide(client)
-        if decision is None:
+        decided = await self._decide(client)
+        if decided is None:
             return
+        decision, terms = decided
         log.log(_level(decision), "%s: no address from us, %s", client.mac, decision)
         if not decision.bootfile:
             if not decision.ignored:
                 await self._progress.seen(client)
             return
-        self._send(proxy.offer(request, client, self._address, decision))
+        self._send(proxy.offer(request, client, terms, decision))
         # Both at once, for its REQUEST to the other server may be here before the first is on disk.
         await asyncio.gather(self._progress.seen(client), self._progress.discovered(client))
 

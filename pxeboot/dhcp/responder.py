@@ -194,7 +194,7 @@ def _given(request: Packet, client: Client, terms: Terms, decision: Decision, na
     asking (RFC 2131 §4.3.1), and what the operator has set without being asked for."""
     given = dict(terms.basic)
     if decision.bootfile:
-        given |= boot_options(client, terms.server, decision, _suboptions(client, terms))
+        given |= boot_options(client, terms.server, decision, suboptions(client, terms))
     available = terms.available
     asked = request.options.get(options.PARAMETER_REQUEST_LIST.code)
     for code in (HOST_NAME, *available) if asked is None else asked:
@@ -210,7 +210,7 @@ def _given(request: Packet, client: Client, terms: Terms, decision: Decision, na
     return given
 
 
-def _suboptions(client: Client, terms: Terms) -> Mapping[int, bytes]:
+def suboptions(client: Client, terms: Terms) -> Mapping[int, bytes]:
     """Option 43 for firmware: its own sub-options, with those of the operator over them."""
     own = pxe_suboptions(client)
     try:

@@ -85,7 +85,7 @@ class DhcpService:
         self._terms = TermsBook(address)
         self._forms = Forms()
         self.malformed = 0
-        self.proxy = ProxyService(address, self._boot_of, progress, send)
+        self.proxy = ProxyService(self._boot_of, progress, send)
 
     async def answer(self, data: bytes, source_port: int) -> None:
         """Take one datagram and the UDP port it was sent from.
@@ -267,13 +267,16 @@ class DhcpService:
         decision = self._decide(client, case.group, held=case.held)
         self._send(responder.inform_ack(request, client, case.terms, decision, case.node.name))
 
-    async def _boot_of(self, client: Client) -> Decision | None:
+    async def _boot_of(self, client: Client) -> tuple[Decision, Terms] | None:
         """What a client boots whose address is another server's affair; None: it is to be ignored."""
         node, config = await self._recognise(client), self._site.config
+        network = self._site.network_for(self._interface, None)
         unknown = "boot" if is_known(node, config) else config.server.unknown
-        if unknown == "ignore":
+        if network is None or unknown == "ignore":
             return None
-        return self._decide(client, group_of(node, config), held=unknown == "hold")
+        group = group_of(node, config)
+        terms = self._terms.find(self._site.networks, network, group, node, PXE_LEASE_SECONDS, Way())
+        return self._decide(client, group, held=unknown == "hold"), terms
 
     async def _recognise(self, client: Client) -> Node:
         networks = [network.config.subnet for network in self._site.leasing] if client.uuid else []

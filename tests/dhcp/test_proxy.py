@@ -1,7 +1,7 @@
 """ProxyDHCP: what firmware is told beside another server, at port 67 and at port 4011."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from pxeboot.dhcp import options, packet, proxy
 from pxeboot.dhcp.options import MessageType, read
 from pxeboot.dhcp.packet import Packet
 from pxeboot.dhcp.responder import Broadcast, Reply, Unicast
+from pxeboot.dhcp.terms import Terms
 from pxeboot.mac import Mac
 from pxeboot.pxe.client import identify
 from pxeboot.pxe.policy import Decision
@@ -28,12 +29,23 @@ def captured(name: str) -> Packet:
     return packet.decode((DATA / f"{name}.bin").read_bytes())
 
 
-def offer(request: Packet, decision: Decision) -> Packet:
-    return proxy.offer(request, identify(request), SERVER, decision).packet
+TERMS = Terms(SERVER, IPv4Network("10.77.0.0/24"), SERVER, (SERVER,), 3600)
+MENU = {
+    6: b"\x07",  # ask only those in the list, and not by broadcast or multicast
+    8: b"\x80\x01\x01" + SERVER.packed,
+    9: b"\x80\x01\x07pxeboot\0\0\x0alocal disk",
+    10: b"\x05Press F8",
+}
+
+
+def offer(request: Packet, decision: Decision, terms: Terms = TERMS) -> Packet:
+    return proxy.offer(request, identify(request), terms, decision).packet
 
 
 def ack(request: Packet, decision: Decision, peer: tuple[IPv4Address, int] = (ADDRESS, 4011)) -> Reply:
-    return proxy.boot_server_ack(request, identify(request), SERVER, decision, peer)
+    reply = proxy.boot_server_ack(request, identify(request), TERMS, decision, peer)
+    assert reply is not None
+    return reply
 
 
 @pytest.mark.parametrize(
@@ -94,9 +106,9 @@ def test_a_raspberry_pi_5_is_known_by_what_it_says() -> None:
 def test_an_offer_is_broadcast_for_the_client_has_no_address() -> None:
     request = captured("discover-ovmf")
     client = identify(request)
-    assert proxy.offer(request, client, SERVER, LOADER).destination == Broadcast()
+    assert proxy.offer(request, client, TERMS, LOADER).destination == Broadcast()
     relayed = replace(request, giaddr=RELAY)
-    assert proxy.offer(relayed, client, SERVER, LOADER).destination == Unicast(RELAY, 67)
+    assert proxy.offer(relayed, client, TERMS, LOADER).destination == Unicast(RELAY, 67)
 
 
 @pytest.mark.parametrize("port", [68, 4011, 1075])
@@ -118,6 +130,20 @@ def test_the_item_chosen_from_a_menu_is_answered_with_itself() -> None:
     assert read(options.VENDOR_SPECIFIC, reply.packet.options) == {71: b"\0\x0f\0\0"}
     request.options[43] = b"\x47\x02\x00\x0f\xff"  # an item without layer is none
     assert 43 not in ack(request, LOADER).packet.options
+
+
+@pytest.mark.parametrize("layer", [b"\0\x01", b"\x80\0"])
+def test_layers_after_the_first_and_signed_files_are_left_to_who_has_them(layer: bytes) -> None:
+    request = captured("boot-server-ovmf")
+    request.options[43] = b"\x47\x04\x00\x0f" + layer + b"\xff"
+    assert proxy.boot_server_ack(request, identify(request), TERMS, LOADER, (ADDRESS, 4011)) is None
+
+
+def test_the_operators_menu_is_offered_to_firmware_that_takes_one() -> None:
+    terms = replace(TERMS, options={43: options.VENDOR_SPECIFIC.encode(MENU)})
+    bios = Packet(1, 1, b"\x52\x54\0\0\0\1", options={60: b"PXEClient", 93: b"\0\0"})
+    assert read(options.VENDOR_SPECIFIC, offer(bios, Decision("undionly.kpxe", ""), terms).options) == MENU
+    assert 43 not in offer(captured("discover-ovmf"), LOADER, terms).options
 
 
 def test_identifiers_are_echoed_and_a_missing_machine_identifier_is_no_fault() -> None:
