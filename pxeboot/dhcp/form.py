@@ -27,12 +27,11 @@ class Filled:
 
     payload: bytes
     destination: Destination
-    chaddr: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """An encoded reply with blanks."""
+class Form:
+    """An encoded reply with blanks, from `sname` on."""
 
     terms: Terms
     """What it was made of; held, so that no other terms can have the same `id`."""
@@ -50,7 +49,7 @@ class Forms:
     """
 
     def __init__(self) -> None:
-        self._forms: dict[tuple[object, ...], _Form] = {}
+        self._forms: dict[tuple[object, ...], Form] = {}
 
     def grant(
         self,
@@ -70,12 +69,12 @@ class Forms:
             write = responder.offer if kind is MessageType.OFFER else responder.ack
             reply = write(request, client, terms, address, decision, name)
             if not decision.bootfile:
-                self._keep(key, _form_of(reply.packet, terms))
+                self._keep(key, form_of(reply.packet, terms))
             return reply
         payload = _fill(form, request, address, host_name)
-        return Filled(payload, responder.destination(request, address, terms.relay_port), request.chaddr)
+        return Filled(payload, responder.destination(request, address, terms.relay_port))
 
-    def _keep(self, key: tuple[object, ...], form: _Form | None) -> None:
+    def _keep(self, key: tuple[object, ...], form: Form | None) -> None:
         if form is not None:
             if len(self._forms) >= MAX_FORMS:
                 self._forms.clear()
@@ -95,7 +94,7 @@ def _key(kind: MessageType, request: Packet, terms: Terms, host_name: bytes) -> 
     )
 
 
-def _form_of(reply: Packet, terms: Terms) -> _Form | None:
+def form_of(reply: Packet, terms: Terms) -> Form | None:
     """The options of a reply as a form; None where a blank would be longer than one option can be."""
     blanks = ECHOED if HOST_NAME in terms.available else (HOST_NAME, *ECHOED)
     parts: list[tuple[bytes, int]] = []
@@ -111,10 +110,10 @@ def _form_of(reply: Packet, terms: Terms) -> _Form | None:
         before = b""
     size = _HEAD.size + sum(len(part) + len(reply.options[code]) for part, code in parts)
     end = before + bytes((END,))
-    return _Form(terms, tuple(parts), end.ljust(MIN_BYTES - size, b"\0"))
+    return Form(terms, tuple(parts), end.ljust(MIN_BYTES - size, b"\0"))
 
 
-def _fill(form: _Form, request: Packet, address: IPv4Address, host_name: bytes) -> bytes:
+def _fill(form: Form, request: Packet, address: IPv4Address, host_name: bytes) -> bytes:
     chaddr = request.chaddr
     head = _HEAD.pack(
         BOOTREPLY,

@@ -8,8 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from pxeboot.tasks import Tasks
-
 log = logging.getLogger(__name__)
 
 RECEIVE_BUFFER_BYTES = 16 << 20
@@ -28,8 +26,8 @@ COMPLAIN_SECONDS = 10.0
 _SO_RCVBUFFORCE, _SO_RXQ_OVFL = 33, 40  # asm-generic/socket.h; Python's socket module has no names for them
 _CONTROL_BYTES = socket.CMSG_SPACE(4)
 
-Handler = Callable[[bytes, int], None]
-"""Takes a datagram and the UDP port it came from."""
+Handler = Callable[[list[tuple[bytes, int]]], None]
+"""Takes datagrams, each with the UDP port it came from."""
 
 
 class Inbox:
@@ -40,12 +38,14 @@ class Inbox:
     kernel dropped before we could read it is counted too (SO_RXQ_OVFL, socket(7)).
     """
 
-    def __init__(self, udp: socket.socket, where: str, handler: Handler, tasks: Tasks) -> None:
-        """`where` names the socket in the log; while `tasks` has too many under way, the queue waits."""
+    def __init__(
+        self, udp: socket.socket, where: str, handler: Handler, under_way: Callable[[], int]
+    ) -> None:
+        """`where` names the socket in the log; while too many requests are under way, the queue waits."""
         self._udp = udp
         self._where = where
         self._handler = handler
-        self._tasks = tasks
+        self._under_way = under_way
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._working = False
         self.dropped = 0
@@ -89,14 +89,14 @@ class Inbox:
 
     def _work(self) -> None:
         """Answer a batch; whoever else uses this event loop has a turn before the next."""
-        loop = asyncio.get_running_loop()
-        for _ in range(min(BATCH, len(self._waiting))):
-            if len(self._tasks) >= MAX_UNDER_WAY:
-                self._working = True
-                loop.call_later(PAUSE_SECONDS, self._work)
-                return
-            self._handler(*self._waiting.popleft())
-        self._working = bool(self._waiting)
+        loop, waiting = asyncio.get_running_loop(), self._waiting
+        if self._under_way() >= MAX_UNDER_WAY:
+            self._working = True
+            loop.call_later(PAUSE_SECONDS, self._work)
+            return
+        if waiting:
+            self._handler([waiting.popleft() for _ in range(min(BATCH, len(waiting)))])
+        self._working = bool(waiting)
         if self._working:
             loop.call_soon(self._work)
 

@@ -25,6 +25,8 @@ ETHERNET = 1
 MIN_BYTES = 300
 """BOOTP's size (RFC 951 §3); relays and ROMs drop what is shorter (RFC 1542 §2.1)."""
 
+XID, CIADDR, CHADDR = slice(4, 8), slice(12, 16), slice(28, 34)
+"""Where these fields are; chaddr as Ethernet has it."""
 OPTIONS_AT = 240
 """The fields of BOOTP and the magic cookie; options follow."""
 _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")

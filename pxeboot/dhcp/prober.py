@@ -46,21 +46,60 @@ async def choose(
 
     None: none is left. Without a `prober` nothing is asked on the wire.
     """
+    address = await choose_at_once(store, prober, subnet, mac, wanted, time.time(), hold_seconds)
+    if prober is None or address is not None:
+        return address
     before = await store.lease_of(subnet, mac)
     while True:
-        stocked = prober.next_free() if prober and before is None and wanted is None else None
-        address = await store.offer(subnet, mac, wanted or stocked, time.time(), hold_seconds)
-        if prober is None or address is None:
-            return address
-        if stocked is not None and address != stocked:
-            prober.drop(stocked)  # given to somebody meanwhile, or this machine has a reservation
-        if before is not None and before.address == address and not prober.awaited(address):
+        address = await store.offer(subnet, mac, wanted, time.time(), hold_seconds)
+        if address is None or (
+            before is not None and before.address == address and not prober.awaited(address)
+        ):
             return address
         if await prober.is_free(address, mac):
             return address
         # Not that one, then; better than any other is the one it had.
         before = None if before is None or before.address == address else before
         wanted = before.address if before is not None else None
+
+
+async def choose_at_once(
+    store: Store,
+    prober: "Prober | None",
+    subnet: IPv4Network,
+    mac: Mac,
+    wanted: IPv4Address | None,
+    now: float,
+    hold_seconds: float,
+) -> IPv4Address | None:
+    """`choose`, where no probe has to be waited for. None: one has, or none is left; nothing is held."""
+    if prober is None:
+        return await store.offer(subnet, mac, wanted, now, hold_seconds)
+    before = await store.lease_of(subnet, mac)
+    if before is None:
+        return await _from_stock(store, prober, subnet, mac, wanted, now, hold_seconds)
+    kept = await store.preferred(subnet, mac, wanted, now)
+    if kept != before.address or prober.awaited(kept):
+        return None
+    return await store.offer(subnet, mac, wanted, now, hold_seconds)
+
+
+async def _from_stock(
+    store: Store,
+    prober: "Prober",
+    subnet: IPv4Network,
+    mac: Mac,
+    wanted: IPv4Address | None,
+    now: float,
+    hold_seconds: float,
+) -> IPv4Address | None:
+    """Hold a probed address for a newcomer; None where it wants or must have a certain one."""
+    if wanted is not None or await store.preferred(subnet, mac, None, now) is not None:
+        return None
+    while (stocked := prober.draw()) is not None:
+        if await store.preferred(subnet, mac, stocked, now) == stocked:  # not given to somebody meanwhile
+            return await store.offer(subnet, mac, stocked, now, hold_seconds)
+    return None
 
 
 class Prober:
@@ -105,13 +144,13 @@ class Prober:
         """Whether a machine waits for what the probe of this address will show."""
         return self._probing.awaited(address)
 
-    def next_free(self) -> IPv4Address | None:
-        """An address that was probed of late and answered for by nobody."""
-        return self._probing.next_free()
-
-    def drop(self, address: IPv4Address) -> None:
-        """Take an address out of the stock: it is somebody's."""
-        self._probing.take(address)
+    def draw(self) -> IPv4Address | None:
+        """Take an address out of the stock: probed of late, and answered for by nobody."""
+        address = self._probing.next_free()
+        if address is not None:
+            self._probing.take(address)
+            self._taken.set()
+        return address
 
     async def is_free(self, address: IPv4Address, client: Mac) -> bool:
         """Whether nobody but `client` answers for an address: at once from the stock, else after a probe.

@@ -70,11 +70,6 @@ class Reply:
         """The packet as it goes on the wire."""
         return encode(self.packet)
 
-    @property
-    def chaddr(self) -> bytes:
-        """The hardware address it is for."""
-        return self.packet.chaddr
-
 
 def offer(
     request: Packet, client: Client, terms: Terms, address: IPv4Address, decision: Decision, name: str
@@ -225,6 +220,11 @@ def destination(request: Packet, address: IPv4Address, relay_port: int = RELAY_P
         return Unicast(request.giaddr, relay_port)
     if request.ciaddr != _NOWHERE:
         return Unicast(request.ciaddr, CLIENT_PORT)
+    return to_newcomer(request, request.mac, address)
+
+
+def to_newcomer(request: Packet, mac: Mac, address: IPv4Address) -> Destination:
+    """To a machine on our link that has no address yet. `mac` may be another's than the request's."""
     if request.wants_broadcast or address == _NOWHERE:
         return Broadcast()
-    return Direct(request.mac, address)
+    return Direct(mac, address)

@@ -5,17 +5,21 @@ import logging
 import socket
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.frame import udp_datagram
 from pxeboot.dhcp.inbox import Inbox
+from pxeboot.dhcp.lane import Lane
+from pxeboot.dhcp.packet import CHADDR
 from pxeboot.dhcp.prober import Prober
 from pxeboot.dhcp.proxy_service import ProxyService
 from pxeboot.dhcp.responder import (
     CLIENT_PORT,
     SERVER_PORT,
     Broadcast,
+    Destination,
     Direct,
     Reply,
     Unicast,
@@ -25,13 +29,14 @@ from pxeboot.errors import PxebootError
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Store
 from pxeboot.site import Site
-from pxeboot.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 _ETH_P_IP = 0x0800
 _IP_PKTINFO = 8  # linux/in.h; Python's socket module has no name for it
 _EVERYBODY = IPv4Address("255.255.255.255")
+_text = lru_cache(1024)(str)
+"""An address as the socket wants it: a storm's replies all go to a few relays."""
 
 
 class DhcpServer:
@@ -50,7 +55,9 @@ class DhcpServer:
         self._interface = interface
         self._address = address
         self._service = DhcpService(interface, address, site, store, progress, probers, self._send)
-        self._tasks = Tasks()
+        pktinfo = struct.pack("=I4s4s", 0, address.packed, bytes(4))  # struct in_pktinfo, ip(7)
+        self._from = [(socket.IPPROTO_IP, _IP_PKTINFO, pktinfo)]
+        self._lane = Lane(interface, address, site, store, probers, self._service, self._deliver)
         self._udp: socket.socket | None = None
         self._raw: socket.socket | None = None
         self._inbox: Inbox | None = None
@@ -66,7 +73,9 @@ class DhcpServer:
         # Protocol 0: it sends frames and receives none.
         self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._raw.setblocking(False)
-        self._inbox = Inbox(self._udp, f"DHCP on {self._interface}", self._take, self._tasks)
+        self._inbox = Inbox(
+            self._udp, f"DHCP on {self._interface}", self._lane.take, lambda: self._lane.under_way
+        )
         self._inbox.open()
         log.info("DHCP on %s as %s", self._interface, self._address)
 
@@ -74,34 +83,32 @@ class DhcpServer:
         """Stop answering."""
         if self._inbox is not None:
             self._inbox.close()
-        await self._tasks.close()
+        await self._lane.close()
         for opened in (self._udp, self._raw):
             if opened is not None:
                 opened.close()
 
-    def _take(self, data: bytes, source_port: int) -> None:
-        self._tasks.start(self._service.answer(data, source_port), "DHCP request")
-
     def _send(self, reply: Reply | Filled) -> None:
-        payload = reply.payload
+        self._deliver(reply.payload, reply.destination)
+
+    def _deliver(self, payload: bytes, destination: Destination) -> None:
         try:
-            match reply.destination:
-                case Broadcast():
-                    self._send_udp(payload, _EVERYBODY, CLIENT_PORT)
+            match destination:
                 case Unicast(address, port):
                     self._send_udp(payload, address, port)
+                case Broadcast():
+                    self._send_udp(payload, _EVERYBODY, CLIENT_PORT)
                 case Direct(mac, address):
                     datagram = udp_datagram((self._address, SERVER_PORT), (address, CLIENT_PORT), payload)
                     assert self._raw is not None
                     self._raw.sendto(datagram, (self._interface, _ETH_P_IP, 0, 0, mac.packed))
         except OSError as error:
-            log.warning("%s: reply not sent: %s", reply.chaddr.hex(":"), error)
+            log.warning("%s: reply not sent: %s", payload[CHADDR].hex(":"), error)
 
     def _send_udp(self, payload: bytes, address: IPv4Address, port: int) -> None:
         """From our address on this interface, whatever the routing table says."""
         assert self._udp is not None
-        pktinfo = struct.pack("=I4s4s", 0, self._address.packed, b"\0\0\0\0")  # struct in_pktinfo, ip(7)
-        self._udp.sendmsg([payload], [(socket.IPPROTO_IP, _IP_PKTINFO, pktinfo)], 0, (str(address), port))
+        self._udp.sendmsg([payload], self._from, 0, (_text(address), port))
 
 
 def open_udp(interface: str) -> socket.socket:

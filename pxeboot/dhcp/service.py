@@ -108,7 +108,7 @@ class DhcpService:
         try:
             await self._handle(kind, request, client, network, way)
         except OSError as error:
-            # The store has told the operator, once; a storm must not fill the log with a line for each.
+            # The store has told the operator, once; a storm must not become a line for each client.
             log.debug("%s: no answer to %s: %s", client.mac, kind.name, error)
 
     async def _handle(
@@ -204,14 +204,10 @@ class DhcpService:
     def _grant(
         self, kind: MessageType, case: _Case, address: IPv4Address, decision: Decision, *, news: bool
     ) -> None:
-        """Send an OFFER or ACK. One without `news` is no line in the log: a storm of packets must not become
-        one of lines, and `pxeboot status` has the leases."""
+        """Send an OFFER or ACK, and tell of it."""
         request, client = case.request, case.client
         self._send(self._forms.grant(kind, request, client, case.terms, address, decision, case.node.name))
-        words = "offered" if kind is MessageType.OFFER else "has"
-        log.log(
-            logging.INFO if news else logging.DEBUG, "%s: %s %s, %s", client.mac, words, address, decision
-        )
+        tell(kind, client.mac, address, decision, news=news)
 
     def _standing(self, case: _Case, address: IPv4Address, lease: Lease | None) -> Standing:
         network, node = case.network.config, case.node
@@ -281,7 +277,7 @@ class DhcpService:
     async def _recognise(self, client: Client) -> Node:
         networks = [network.config.subnet for network in self._site.leasing] if client.uuid else []
         node = await recognise(self._store, client.mac, client.uuid, networks)
-        return node or _unnamed(client.mac, client.uuid)
+        return node or unnamed(client.mac, client.uuid)
 
     def _decide(self, client: Client, group: GroupConfig | None, *, held: bool) -> Decision:
         if held:
@@ -290,6 +286,13 @@ class DhcpService:
 
 
 @lru_cache(4096)  # a machine asks four times or more in one boot
-def _unnamed(mac: Mac, uuid: UUID | None) -> Node:
+def unnamed(mac: Mac, uuid: UUID | None) -> Node:
     """What stands for a machine of which nothing is written down."""
     return Node(mac, default_name(mac), uuid)
+
+
+def tell(kind: MessageType, mac: Mac, address: IPv4Address, decision: Decision, *, news: bool) -> None:
+    """The line of an OFFER or ACK. One without news is for debugging: a storm of packets must not become one
+    of lines, and `pxeboot status` has the leases."""
+    words = "offered" if kind is MessageType.OFFER else "has"
+    log.log(logging.INFO if news else logging.DEBUG, "%s: %s %s, %s", mac, words, address, decision)

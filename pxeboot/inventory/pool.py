@@ -74,6 +74,18 @@ class Pool:
         lease = self._by_address.get(number)
         return lease is None or lease.free_for(mac, now)
 
+    def preferred(self, mac: Mac, wanted: IPv4Address | None, now: float) -> IPv4Address | None:
+        """The address that `offer` chooses without a search; None: it would have to search. Holds nothing."""
+        own = self._by_mac.get(mac)
+        reserved = self._reservations.get(mac)
+        if reserved is not None and self.allows(mac, reserved, now):
+            return reserved
+        if own is not None and self.allows(mac, own.address, now):
+            return own.address
+        if wanted is not None and self.allows(mac, wanted, now):
+            return wanted
+        return None
+
     def offer(
         self,
         mac: Mac,
@@ -87,14 +99,9 @@ class Pool:
         all get the same (RFC 2131 §4.3.1); the one it wants; one never given; one given back; the one that
         expired longest ago. None: the pool is exhausted.
         """
-        own = self._by_mac.get(mac)
-        for address in (self._reservations.get(mac), own.address if own else None, wanted):
-            if address is not None and self.allows(mac, address, now):
-                break
-        else:
-            address = self._unused(mac, now)
-            if address is None:
-                return None
+        address = self.preferred(mac, wanted, now) or self._unused(mac, now)
+        if address is None:
+            return None
         lease = self.lease_at(address)
         if lease is None or lease.mac != mac or not lease.active(now):
             self._keep(Lease(address, mac, LeaseState.OFFERED, now + hold_seconds))

@@ -55,6 +55,9 @@ INSERT OR REPLACE INTO lease SELECT value ->> 0, value ->> 1, value ->> 2, value
 _SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 
+_NOWHERE = IPv4Network("0.0.0.0/32")
+_NO_POOL = _NOWHERE, Pool(_NOWHERE, (), frozenset())
+
 Statement = tuple[str, tuple[Any, ...]]
 Claim = tuple[str, object]
 """A name, address or UUID that one node has and no other."""
@@ -84,6 +87,7 @@ class SqliteStore:
         self._tasks = Tasks()
         self._flushing: asyncio.Task[None] | None = None
         self._pools: dict[IPv4Network, Pool] = {}
+        self._asked = _NO_POOL
         self._elsewhere = _read_leases(self._db)  # leases of networks that are not served
         self._nodes = {node.mac: node for node in _read_nodes(self._db)}
         self._owners: dict[Claim, Mac] = {}
@@ -104,27 +108,51 @@ class SqliteStore:
             )
             for item in subnets
         }
+        self._asked = _NO_POOL
         self._elsewhere = [
             lease for address, lease in known.items() if not any(address in net for net in self._pools)
         ]
         self._reserve()
 
+    def _pool(self, network: IPv4Network) -> Pool:
+        """The pool of a served network, mostly the one asked for before: hashing takes a microsecond."""
+        if network is not self._asked[0]:
+            self._asked = network, self._pools[network]
+        return self._asked[1]
+
     async def offer(
         self, network: IPv4Network, mac: Mac, wanted: IPv4Address | None, now: float, hold_seconds: float
     ) -> IPv4Address | None:
-        return self._pools[network].offer(mac, wanted, now, hold_seconds)
+        return self._pool(network).offer(mac, wanted, now, hold_seconds)
 
     async def bind(
         self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float, seconds: float
     ) -> bool:
-        pool = self._pools[network]
+        pool = self._pool(network)
         if not pool.allows(mac, address, now):
             return False
         await self._write_lease(pool.bind(mac, address, now + seconds))
         return True
 
+    async def preferred(
+        self, network: IPv4Network, mac: Mac, wanted: IPv4Address | None, now: float
+    ) -> IPv4Address | None:
+        return self._pool(network).preferred(mac, wanted, now)
+
+    async def promise(
+        self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float, seconds: float
+    ) -> bool:
+        pool = self._pool(network)
+        if pool.preferred(mac, address, now) != address:
+            return False
+        self._unwritten.leases[str(address)] = pool.bind(mac, address, now + seconds)
+        return True
+
+    async def written(self) -> None:
+        await self._written()
+
     async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
-        pool = self._pools[network]
+        pool = self._pool(network)
         lease = pool.lease_of(mac)
         if lease is None or lease.state is not LeaseState.BOUND or lease.expires >= now + seconds / 2:
             return
@@ -132,22 +160,22 @@ class SqliteStore:
             await self._write_lease(pool.bind(mac, lease.address, now + seconds))
 
     async def release(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
-        return await self._write_change(self._pools[network].release(mac, address, now))
+        return await self._write_change(self._pool(network).release(mac, address, now))
 
     async def decline(self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float) -> bool:
-        return await self._write_change(self._pools[network].decline(mac, address, now))
+        return await self._write_change(self._pool(network).decline(mac, address, now))
 
     async def candidates(self, network: IPv4Network, count: int, now: float) -> list[IPv4Address]:
-        return self._pools[network].candidates(count, now)
+        return self._pool(network).candidates(count, now)
 
     async def quarantine(self, network: IPv4Network, address: IPv4Address, holder: Mac, now: float) -> bool:
-        return await self._write_change(self._pools[network].quarantine(address, holder, now))
+        return await self._write_change(self._pool(network).quarantine(address, holder, now))
 
     async def lift(self, network: IPv4Network, address: IPv4Address, now: float) -> bool:
         return await self._write_change(self._pools[network].lift(address, now))
 
     async def lease_of(self, network: IPv4Network, mac: Mac) -> Lease | None:
-        return self._pools[network].lease_of(mac)
+        return self._pool(network).lease_of(mac)
 
     async def lease_at(self, address: IPv4Address) -> Lease | None:
         return next((pool.lease_at(address) for net, pool in self._pools.items() if address in net), None)

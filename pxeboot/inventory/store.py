@@ -51,6 +51,22 @@ class Store(Protocol):
     ) -> bool:
         """Promise the address until `now + seconds`, on disk. False: this machine cannot have it."""
 
+    async def preferred(
+        self, network: IPv4Network, mac: Mac, wanted: IPv4Address | None, now: float
+    ) -> IPv4Address | None:
+        """What `offer` would choose, where it need not search for it. Nothing is held."""
+
+    async def promise(
+        self, network: IPv4Network, mac: Mac, address: IPv4Address, now: float, seconds: float
+    ) -> bool:
+        """`bind` in memory, where the address is the one that `offer` would choose; else False.
+
+        For many at a time: nobody may be told before `written` has returned.
+        """
+
+    async def written(self) -> None:
+        """Return when all that has been promised until now is on disk."""
+
     async def extend(self, network: IPv4Network, mac: Mac, now: float, seconds: float) -> None:
         """Prolong the lease of a machine that has shown that it lives, once half of it is over, on disk."""
 

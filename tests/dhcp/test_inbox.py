@@ -26,11 +26,13 @@ class Letters:
     ports: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox(self.udp, "test", self.take, self.tasks)
+        self.inbox = Inbox(self.udp, "test", self.take, lambda: 0)
 
-    def take(self, data: bytes, port: int) -> None:
-        self.got.append(int.from_bytes(data, "big"))
-        self.ports.add(port)
+    def take(self, batch: list[tuple[bytes, int]]) -> None:
+        assert 0 < len(batch) <= inbox.BATCH
+        for data, port in batch:
+            self.got.append(int.from_bytes(data, "big"))
+            self.ports.add(port)
 
     def write(self, numbers: range) -> None:
         for number in numbers:
@@ -118,16 +120,18 @@ async def test_the_queue_waits_while_too_many_requests_wait_for_the_disk(
     letters: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "MAX_UNDER_WAY", 3)
+    monkeypatch.setattr(inbox, "BATCH", 1)
     disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def request(number: int) -> None:
         await disk
         letters.got.append(number)
 
-    def take(data: bytes, _port: int) -> None:
-        letters.tasks.start(request(int.from_bytes(data, "big")), "request")
+    def take(batch: list[tuple[bytes, int]]) -> None:
+        for data, _ in batch:
+            letters.tasks.start(request(int.from_bytes(data, "big")), "request")
 
-    letters.inbox = Inbox(letters.udp, "test", take, letters.tasks)
+    letters.inbox = Inbox(letters.udp, "test", take, lambda: len(letters.tasks))
     letters.inbox.open()
     letters.write(range(10))
     await asyncio.sleep(0.1)

@@ -65,6 +65,27 @@ async def test_an_address_is_bound_to_one_machine(store: Store) -> None:
     assert not await store.bind(NET, B, NET[10], 1.0, 100.0)
 
 
+async def test_promises_are_on_disk_once_they_are_written(store: Store, tmp_path: Path) -> None:
+    assert await store.promise(NET, A, NET[10], 0.0, 100.0)
+    assert not await store.promise(NET, B, NET[10], 1.0, 100.0)
+    assert not await store.promise(NET, A, NET[11], 1.0, 100.0)  # it has another, which it would be offered
+    assert await store.promise(NET, B, NET[11], 1.0, 100.0)
+    await store.written()
+    with sqlite3.connect(tmp_path / "pxeboot.sqlite") as db:
+        kept = set(db.execute("SELECT address, mac, expires FROM lease"))
+    db.close()
+    assert kept == {(str(NET[10]), A, 100.0), (str(NET[11]), B, 101.0)}
+
+
+async def test_what_would_be_offered_can_be_asked_without_holding_it(store: Store) -> None:
+    assert await store.preferred(NET, A, None, 0.0) is None
+    assert await store.preferred(NET, A, NET[12], 0.0) == NET[12]
+    await store.bind(NET, A, NET[10], 0.0, 100.0)
+    assert await store.preferred(NET, A, NET[12], 0.0) == NET[10]
+    assert await store.preferred(NET, B, NET[10], 0.0) is None
+    assert len(await store.leases()) == 1
+
+
 async def test_a_living_machine_keeps_its_lease(store: Store) -> None:
     await store.bind(NET, A, NET[10], 0.0, 100.0)
     await store.extend(NET, A, 40.0, 100.0)
