@@ -25,6 +25,7 @@ from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
 from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Library
+from pxeboot.image.signature import trusted_keys
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Subnet, open_store
 from pxeboot.ndp.server import RouterAnswers
@@ -110,9 +111,9 @@ class Server:
         self._site = site
         self._ending = ending
         self._bus = Bus()
-        self._library = Library(state_dir / "images")
+        self._library = Library(state_dir / "images", trusted_keys(site.config.images))
         for group in site.config.group:
-            self._library.resolve(group.image)
+            self._library.bootable(group.image)
         self._loaders = _read_loaders(site)
         self._tls = None if site.config.https is None else Tls.load(site.config)
         self._files = BootFiles(state_dir / "initrds", self._tls.authority if self._tls else None)
@@ -158,8 +159,10 @@ class Server:
     async def use(self, config: Config) -> None:
         """Take a new configuration; what is bound to sockets stays. Raises PxebootError, nothing changed."""
         site = await asyncio.to_thread(resolve, config)
+        trusted = trusted_keys(config.images)
+        library = Library(config.server.state_dir / "images", trusted)
         for group in config.group:
-            self._library.resolve(group.image)
+            library.bootable(group.image)
         loaders = _read_loaders(site)
         if _bound(site) != _bound(self._site):
             raise PxebootError(
@@ -168,6 +171,7 @@ class Server:
             )
         if self._tls is not None:
             self._tls.reload()
+        self._library.trust(trusted)
         self._site.config, self._site.networks, self._site.loaders = site.config, site.networks, site.loaders
         self._site.gateways = site.gateways
         self._site.https_name = site.https_name

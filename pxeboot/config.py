@@ -227,6 +227,15 @@ class HttpConfig(BaseModel, frozen=True, extra="forbid"):
         return self.max_downloads if self.link is None else max(1, self.link // self.min_share)
 
 
+class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
+    """The `[images]` table: signatures of images, Ed25519 keys in PEM files."""
+
+    key: Path | None = None
+    """The operator's private key: what is built or imported here is signed with it."""
+    trusted: tuple[Path, ...] = ()
+    """Public keys: no image is booted that none of them has signed. Left out: no signature is asked for."""
+
+
 class HttpsConfig(BaseModel, frozen=True, extra="forbid"):
     """The `[https]` table; with it nodes speak HTTPS from our initrd on. Firmware and loaders speak HTTP."""
 
@@ -270,6 +279,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     dns: DnsConfig | None = None
     http: HttpConfig = HttpConfig()
     https: HttpsConfig | None = None
+    images: ImagesConfig = ImagesConfig()
     group: tuple[GroupConfig, ...] = ()
     service: tuple[ServiceConfig, ...] = ()
     loaders: dict[str, Path] = {}

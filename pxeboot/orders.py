@@ -63,7 +63,7 @@ class Orders:
         if node is None or group is None:
             return self._refuse(mac, f"no group claims {mac}")
         try:
-            image = self._library.resolve(group.image)
+            image = self._library.bootable(group.image)
         except PxebootError as error:
             return self._refuse(mac, str(error))
         boot = await self._progress.ordered(mac, image.digest, loader)

@@ -11,12 +11,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from pxeboot.balancer.service import ServiceConfig
-from pxeboot.config import Config, NetworkConfig
+from pxeboot.config import Config, ImagesConfig, NetworkConfig
 from pxeboot.dhcp.proxy_server import open_boot_server
 from pxeboot.dhcp.server import open_udp
 from pxeboot.dns.server import DNS_PORT
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
+from pxeboot.image.signature import trusted_keys
 from pxeboot.links import addresses, ipv6_addresses
 from pxeboot.pxe.arch import DEFAULT_LOADERS, LDLINUX, LPXELINUX, Loader, choose_loaders, remedy
 from pxeboot.site import Network, Site
@@ -52,16 +53,23 @@ def look(config: Config) -> Iterator[Finding]:
     if config.https is not None:
         yield _tried("certificate", lambda: str(Tls.load(config)))
     library = Library(config.server.state_dir / "images")
+    if config.images.trusted:
+        yield _tried("images", lambda: _trust(library, config.images))
     for group in config.group:
         yield _tried(
             f"image {group.image}",
-            lambda group=group: f"{library.resolve(group.image).digest[:12]}, for group {group.name}",  # type: ignore[misc]
+            lambda group=group: f"{library.bootable(group.image).digest[:12]}, for group {group.name}",  # type: ignore[misc]
         )
     for service in config.service:
         if _script_of(service) is not None:
             yield _tried(f"check of {service.name}", lambda service=service: find_script(service))  # type: ignore[misc]
     if any(service.forward == "nat" for service in config.service):
         yield from _routers(networks)
+
+
+def _trust(library: Library, images: ImagesConfig) -> str:
+    library.trust(trusted_keys(images))
+    return f"only those signed by one of {len(images.trusted)} keys"
 
 
 def _routers(networks: list[Network]) -> Iterator[Finding]:

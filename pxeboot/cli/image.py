@@ -2,21 +2,28 @@
 
 import asyncio
 import json
+import tempfile
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
-from pxeboot.image import recipes
+from pxeboot.cli import image_library
+from pxeboot.cli.bars import Bars
+from pxeboot.cli.options import AsJson, ConfigPath, StateDir, images_config, state_dir_of
+from pxeboot.image import compare, recipes
 from pxeboot.image.build import build as build_image
 from pxeboot.image.library import Image, Library
 from pxeboot.image.manifest import Manifest
 from pxeboot.image.rules import RULES
+from pxeboot.image.signature import trusted_keys
 
 app = typer.Typer(help="Build images, and see which there are.", no_args_is_help=True)
+image_library.register(app)
 
 _MEGABYTE = 1_000_000
 
@@ -30,9 +37,10 @@ def build(
 ) -> None:
     """Build an image from a recipe, put it into the library and move the tag."""
     loaded = recipes.load(recipe)
-    name = tag or loaded.recipe.name
-    with _Bars() as bars:
-        image = asyncio.run(build_image(loaded, state_dir_of(config, state_dir), name, bars.show))
+    name, folder = tag or loaded.recipe.name, state_dir_of(config, state_dir)
+    key, trusted = image_library.signing_key(config), trusted_keys(images_config(config))
+    with Bars() as bars:
+        image = asyncio.run(build_image(loaded, folder, name, bars.show, key, trusted))
     sizes = image.manifest.artefacts
     Console().print(
         f"{name} is now {image.digest}\n"
@@ -84,7 +92,8 @@ def show(
     image = library.resolve(name)
     if as_json:
         parts = image.manifest.model_dump(mode="json", include={"packages"})
-        typer.echo(json.dumps(_summary(image, library) | parts, indent=2))
+        history = [step.model_dump() for step in library.history(name)]
+        typer.echo(json.dumps(_summary(image, library) | parts | {"history": history}, indent=2))
         return
     made, artefacts = image.manifest, image.manifest.artefacts
     table = Table(box=None, show_header=False)
@@ -92,6 +101,12 @@ def show(
     table.add_column(overflow="fold")
     table.add_row("image", image.digest)
     table.add_row("tags", ", ".join(_tags(image, library)))
+    for step in library.history(name):
+        verb = "went back to" if step.back else "pointed to"
+        table.add_row(
+            "", f"{name} {verb} {step.digest[:12]} on {datetime.fromtimestamp(step.since):%Y-%m-%d %H:%M}"
+        )
+    table.add_row("signed by", image.signature.key if image.signature else "nobody")
     table.add_row("recipe", f"{made.recipe} ({made.suite})")
     table.add_row("kernel", f"{made.kernel_version}, {_megabytes(artefacts.kernel.size)}")
     table.add_row("initrd", _megabytes(artefacts.initrd.size))
@@ -119,10 +134,42 @@ def _print_sizes(made: Manifest) -> None:
     Console().print(packages, highlight=False)
 
 
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="A tag, a digest, or the beginning of one.")],
+    after: Annotated[str, typer.Argument(help="What to compare it with.")],
+    with_files: Annotated[bool, typer.Option("--files", help="Compare every file too; needs root")] = False,
+    config: ConfigPath = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what changed from one image to another: packages, sizes, kernel, with --files every file."""
+    library = Library(state_dir_of(config, state_dir) / "images")
+    old, new = library.resolve(before), library.resolve(after)
+    parts = {
+        "facts": compare.facts(old.manifest, new.manifest),
+        "packages": compare.packages(old.manifest, new.manifest),
+    }
+    if with_files:
+        with Bars() as bars, tempfile.TemporaryDirectory(prefix="pxeboot-diff-") as scratch:
+            bars.show("comparing files", None)
+            parts["files"] = asyncio.run(compare.files(old, new, Path(scratch)))
+    if as_json:
+        changes = {part: [asdict(change) for change in found] for part, found in parts.items()}
+        typer.echo(json.dumps({"before": old.digest, "after": new.digest, **changes}, indent=2))
+        return
+    table = Table("CHANGE", "WHAT", "BEFORE", "AFTER", "GROWTH", box=None)
+    for change in (change for found in parts.values() for change in found):
+        growth = f"{change.growth / 1000:+.1f} kB" if change.growth else ""
+        table.add_row(change.kind, change.name, change.before, change.after, growth)
+    Console().print(table if table.row_count else "no difference", highlight=False)
+
+
 def _summary(image: Image, library: Library) -> dict[str, object]:
     return {
         "digest": image.digest,
         "tags": _tags(image, library),
+        "signed_by": image.signature.key if image.signature else None,
         **image.manifest.model_dump(mode="json", exclude={"packages", "format"}),
     }
 
@@ -137,31 +184,3 @@ def _megabytes(size: int) -> str:
 
 def _kilobytes(size: int) -> str:
     return f"{size / 1000:.0f} kB"
-
-
-class _Bars:
-    """One line per step of a build, with its time."""
-
-    def __init__(self) -> None:
-        columns = (
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def show(self, step: str, share: float | None) -> None:
-        """Take what `build` reports."""
-        if step not in self._tasks:
-            self._tasks[step] = self._progress.add_task(step, total=None)
-        if share is not None:
-            self._progress.update(self._tasks[step], total=1.0, completed=share)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pxeboot.config import DEFAULT_PATH, ServerConfig, load
+from pxeboot.config import DEFAULT_PATH, ImagesConfig, ServerConfig, load
 
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", "-c", help=f"Configuration file  [default: {DEFAULT_PATH}]")
@@ -27,3 +27,10 @@ def state_dir_of(config: Path | None, state_dir: Path | None) -> Path:
     if config is not None or DEFAULT_PATH.exists():
         return load(config or DEFAULT_PATH).server.state_dir.absolute()
     return ServerConfig().state_dir
+
+
+def images_config(config: Path | None) -> ImagesConfig:
+    """The `[images]` table, where there is a configuration. Raises PxebootError."""
+    if config is not None or DEFAULT_PATH.exists():
+        return load(config or DEFAULT_PATH).images
+    return ImagesConfig()

@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pxeboot.errors import PxebootError
 from pxeboot.image import curl, initrd, kernel, rootfs, squashfs
@@ -16,6 +18,7 @@ from pxeboot.image.library import Draft, Image, Library
 from pxeboot.image.manifest import Artefact, Artefacts, Manifest, Stripped
 from pxeboot.image.recipe import Recipe
 from pxeboot.image.recipes import LoadedRecipe
+from pxeboot.image.signature import public_key
 from pxeboot.image.strip import strip
 from pxeboot.image.tree import sizes
 from pxeboot.resources import initrd_files
@@ -27,13 +30,26 @@ _CLOCK_GRAIN_SECONDS = 1.0
 """File times come from a coarser clock than ours and may lie a little before it."""
 
 
-async def build(loaded: LoadedRecipe, state_dir: Path, tag: str, progress: Progress) -> Image:
+async def build(
+    loaded: LoadedRecipe,
+    state_dir: Path,
+    tag: str,
+    progress: Progress,
+    key: Ed25519PrivateKey | None = None,
+    trusted: Collection[str] = (),
+) -> Image:
     """Make the image, put it into the library below `state_dir`, and let `tag` point to it.
 
+    With a `key` it is signed before the tag moves; where there are `trusted` keys, it must be one of them.
     When this fails or is cancelled, no mount, no process and no half entry is left. Raises PxebootError.
     """
     check_ready()
-    library, cache = Library(state_dir / "images"), state_dir / "cache"
+    if trusted and (key is None or public_key(key) not in trusted):
+        raise PxebootError(
+            "what is built here would not be signed by a trusted key",
+            "name the operator's key as images.key, and its public key in images.trusted",
+        )
+    library, cache = Library(state_dir / "images", trusted), state_dir / "cache"
     began = time.time() - _CLOCK_GRAIN_SECONDS
     with library.draft() as draft:
         tree = draft.scratch / "root"
@@ -45,6 +61,8 @@ async def build(loaded: LoadedRecipe, state_dir: Path, tag: str, progress: Progr
             raise _first(failures) from None
         manifest = await _finish(loaded.recipe, starting.result(), tree, draft, began, progress)
         image = library.put(draft, manifest)
+        if key is not None:
+            library.sign(image, key)
         library.set_tag(tag, image.digest)
     return image
 

@@ -1,22 +1,27 @@
 """The image library: entries that never change, named by their digest, and tags that point to them."""
 
+import errno
 import fcntl
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, Field, ValidationError
 
 from pxeboot.errors import PxebootError
+from pxeboot.image import retention, signature
 from pxeboot.image.manifest import DIGEST_PATTERN, Manifest
 from pxeboot.image.recipe import image_name
+from pxeboot.image.retention import TagStep
+from pxeboot.image.signature import Signature
 
 MANIFEST = "manifest.json"
 _DRAFT_PREFIX = ".draft-"
@@ -46,13 +51,10 @@ class Image:
         """The initial RAM file system."""
         return self.path / "initrd"
 
-
-class TagStep(BaseModel, frozen=True, extra="forbid"):
-    """What a tag pointed to from some moment on."""
-
-    digest: str = Field(pattern=DIGEST_PATTERN)
-    since: float
-    """Unix seconds."""
+    @property
+    def signature(self) -> Signature | None:
+        """The operator's signature, if it has one. Raises PxebootError when that is damaged."""
+        return Signature.read(self.path / signature.FILE_NAME)
 
 
 class TagFile(BaseModel, frozen=True, extra="forbid"):
@@ -87,18 +89,24 @@ class Draft:
 
 
 class Library:
-    """`STATE_DIR/images`. Reading is cheap enough to be done for every boot."""
+    """`STATE_DIR/images`. Reading is cheap enough to be done for every boot.
 
-    def __init__(self, path: Path) -> None:
+    With `trusted`, public keys in hexadecimal, an image that none of them has signed is refused: no tag is
+    moved to it, and no node is told to boot it.
+    """
+
+    def __init__(self, path: Path, trusted: Iterable[str] = ()) -> None:
         self._path = path
+        self._trusted = frozenset(trusted)
         self._images: dict[str, Image] = {}
+        self._checked: set[str] = set()
         self._tags: dict[str, tuple[Path, int, TagFile]] = {}
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
         """A draft on the library's own file system; what an earlier, killed build left is removed first.
 
-        Raises PxebootError when another process is building.
+        Raises PxebootError when another process is building, and when the disk gets full.
         """
         self._path.mkdir(parents=True, exist_ok=True)
         with _only_builder(self._path / ".lock"):
@@ -106,6 +114,12 @@ class Library:
             draft = Draft.below(self._path)
             try:
                 yield draft
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise PxebootError(
+                    f"no space is left in {self._path}", "`pxeboot image gc` makes room"
+                ) from error
             finally:
                 shutil.rmtree(draft.path)
 
@@ -126,6 +140,24 @@ class Library:
         if image is None:
             image = self._images[digest] = self._read(digest)
         return image
+
+    def trust(self, keys: Iterable[str]) -> None:
+        """Ask for a signature by one of these public keys from now on; by none of them: ask for none."""
+        self._trusted, self._checked = frozenset(keys), set()
+
+    def bootable(self, name: str) -> Image:
+        """As `resolve`, and signed by a trusted key where there are any. Raises PxebootError."""
+        return self._vouched(self.resolve(name))
+
+    def _vouched(self, image: Image) -> Image:
+        if self._trusted and image.digest not in self._checked:
+            signature.check(image.manifest, image.signature, self._trusted)
+            self._checked.add(image.digest)
+        return image
+
+    def sign(self, image: Image, key: Ed25519PrivateKey) -> None:
+        """Put the operator's signature beside the manifest; an earlier one goes."""
+        _replace(image.path / signature.FILE_NAME, Signature.of(image.manifest, key).encode())
 
     def list(self) -> list[Image]:
         """Every entry, newest first."""
@@ -159,11 +191,34 @@ class Library:
 
     def set_tag(self, name: str, digest: str) -> None:
         """Let a tag point to an entry; where it pointed before is remembered. Raises PxebootError."""
+        self._step(name, digest, back=False)
+
+    def rollback(self, name: str) -> Image:
+        """Let a tag point to the image it had before the present one, and return that. Raises PxebootError.
+
+        Another rollback goes further back, not forth again.
+        """
+        if (digest := retention.earlier(self.history(name))) is None:
+            raise PxebootError(
+                f"tag {name!r} has no earlier image",
+                f"`pxeboot image show {name}` shows where it has pointed",
+            )
+        self._step(name, digest, back=True)
+        return self.get(digest)
+
+    def remove(self, digest: str) -> None:
+        """Delete an entry; the caller has seen that nobody needs it. Call it inside `draft`."""
+        doomed = self._path / f"{_DRAFT_PREFIX}{digest}"  # swept by the next one, should this be cut short
+        (self._path / digest).rename(doomed)
+        self._images.pop(digest, None)
+        shutil.rmtree(doomed)
+
+    def _step(self, name: str, digest: str, *, back: bool) -> None:
         path = self._tag_path(name)
         history = self.history(name)
         if history and history[0].digest == digest:
             return
-        step = TagStep(digest=self.get(digest).digest, since=time.time())
+        step = TagStep(digest=self._vouched(self.get(digest)).digest, since=time.time(), back=back)
         path.parent.mkdir(exist_ok=True)
         _replace(path, TagFile(history=(step, *history)).model_dump_json(indent=2).encode() + b"\n")
 
@@ -229,9 +284,13 @@ def _read_tag(path: Path) -> TagFile:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves either the old or the new one."""
     fresh = path.with_suffix(".new")
-    fresh.write_bytes(data)
-    _sync(fresh)
-    fresh.replace(path)
+    try:
+        fresh.write_bytes(data)
+        _sync(fresh)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

@@ -17,6 +17,8 @@ from pxeboot.inventory.lease import Lease
 from pxeboot.inventory.node import Node
 from pxeboot.mac import Mac
 
+_FILE = "pxeboot.sqlite"
+"""In the state directory."""
 BOOTS_KEPT = 20
 """Boot records kept per node; older ones are forgotten."""
 
@@ -129,8 +131,13 @@ class Store(Protocol):
         """Write what is left and let go of the file."""
 
 
+def store_exists(state_dir: Path) -> bool:
+    """Whether a server has ever run with this state directory."""
+    return (state_dir / _FILE).exists()
+
+
 def open_store(state_dir: Path) -> Store:
     """The store of this server. Raises PxebootError where it cannot be opened."""
     from pxeboot.inventory.sqlite import SqliteStore  # noqa: PLC0415  a store's row; its imports stay its own
 
-    return SqliteStore(state_dir / "pxeboot.sqlite")
+    return SqliteStore(state_dir / _FILE)

@@ -156,3 +156,29 @@ def test_an_empty_state_directory_is_an_empty_library(library: Library) -> None:
 def test_images_are_listed_newest_first(library: Library) -> None:
     one, two = add(library, "one"), add(library, "two")
     assert library.list() == [two, one]
+
+
+def test_a_rollback_points_to_the_image_before_and_another_one_further_back(library: Library) -> None:
+    images = [add(library, name) for name in ("one", "two", "three")]
+    for image in images:
+        library.set_tag("web", image.digest)
+    assert library.rollback("web") == images[1]
+    assert library.rollback("web") == images[0]
+    assert library.tag("web") == images[0].digest
+    assert [step.back for step in library.history("web")] == [True, True, False, False, False]
+    with pytest.raises(PxebootError, match="no earlier image"):
+        library.rollback("web")
+
+
+def test_a_removed_entry_is_gone_and_a_cut_short_removal_is_swept(library: Library, tmp_path: Path) -> None:
+    one, two = add(library, "one"), add(library, "two")
+    library.set_tag("web", two.digest)
+    with library.draft():
+        library.remove(one.digest)
+    assert library.list() == [two]
+    with pytest.raises(PxebootError, match="is not in"):
+        library.get(one.digest)
+    two.path.rename(tmp_path / "images" / f".draft-{two.digest}")
+    with library.draft():
+        pass
+    assert names(tmp_path / "images") == ["tags"]
