@@ -126,7 +126,9 @@ async def side(
 async def settle(one: Side) -> None:
     """Until all that was asked has been answered."""
     assert isinstance(one.store, SqliteStore)
+    deadline = time.monotonic() + 20
     while one.busy() or one.store._flushing is not None:
+        assert time.monotonic() < deadline, f"{one.busy()} requests hang, commit: {one.store._flushing}"
         await asyncio.sleep(0)
 
 
