@@ -32,6 +32,7 @@ from pxeboot.ndp.server import RouterAnswers
 from pxeboot.orders import Orders
 from pxeboot.preflight import needed_loaders, only_server, port_error, resolve
 from pxeboot.pxe.arch import remedy
+from pxeboot.readings import Sources, metrics_of
 from pxeboot.site import Site
 from pxeboot.tasks import Tasks
 from pxeboot.tftp.folder import Folder
@@ -111,6 +112,8 @@ class Server:
         self._site = site
         self._ending = ending
         self._bus = Bus()
+        self._tftp: list[TftpServer] = []
+        self._dhcp: list[DhcpServer] = []
         self._library = Library(state_dir / "images", trusted_keys(site.config.images))
         for group in site.config.group:
             self._library.bootable(group.image)
@@ -151,6 +154,7 @@ class Server:
             self._ending.push_async_callback(routers.close)
             await routers.start()
             dhcp = DhcpServer(interface, address, self._site, self._store, self._progress, probers)
+            self._dhcp.append(dhcp)
             boot_server = BootServer(interface, address, dhcp.proxy)
             for server in (boot_server, dhcp):
                 self._ending.push_async_callback(server.close)
@@ -208,7 +212,8 @@ class Server:
             listening = await listen(runner.server, str(address), port, connections)
             self._ending.callback(listening.close)
             await self._start_https(runner.server, str(address), connections)
-        operators = OperatorApi(self._site, self._store, self._bus, commands)
+        sources = Sources(self._site, self._store, self._progress, self._tftp, self._dhcp)
+        operators = OperatorApi(self._site, self._store, self._bus, commands, metrics_of(sources))
         runner = await self._runner(operators.application())
         await _listen(runner, *self._site.config.server.admin_endpoint)
         await _listen_unix(runner, self._site.config.server.state_dir / SOCKET_NAME)
@@ -261,6 +266,7 @@ class Server:
         )
         self._ending.push_async_callback(tftp.close)
         await tftp.start()
+        self._tftp.append(tftp)
 
     def _tftp_finished(self, record: TransferRecord) -> None:
         self.tasks.spawn(self._names.note(record), "TFTP record")

@@ -17,11 +17,12 @@ FLOORS: list[tuple[str, ...]] = [
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.kinds", "dhcp.conflict", "dhcp.proxy",
      "tftp.transfer", "inventory.pool", "web.token", "web.ranges", "web.admission", "web.certificates",
      "site", "dns.zone", "dns.message", "diagnose.servers", "balancer.health", "balancer.equipment"),
-    ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks"),
+    ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks",
+     "metrics"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.lane",
      "dhcp.server", "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",
      "lab", "balancer.probes", "balancer.checker"),
-    ("app",),
+    ("app", "readings"),
     ("cli",),
 ]  # fmt: skip
 PURE = 2

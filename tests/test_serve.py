@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 from pxeboot.dhcp import packet
 from pxeboot.dhcp.packet import Packet
 from pxeboot.lab import network
+from pxeboot.pxe.arch import UNDIONLY
 from tests.lab.conditions import needs_network
 from tests.serving import CLIENT, CONFIG, MAC, SERVER, Served, cable, send_tcp, send_udp, served, wait_for
 
@@ -55,6 +56,21 @@ def end_dhclient(files: Path) -> None:
     written = wait_for(lambda: (files / "pid").exists() and (files / "pid").read_text(), 5)
     os.kill(int(written), signal.SIGTERM)
     (files / "pid").unlink()
+
+
+def test_prometheus_reads_what_the_servers_did(server: Served) -> None:
+    udhcpc(server)
+    give_client(server, "10.77.0.50")
+    server.cable.run("curl", "-s", "-o", "/dev/null", f"tftp://{SERVER}/undionly.kpxe")
+    wait_for(lambda: ": done, " in server.log, 5)
+    ask = ("curl", "-sS", "http://127.0.0.1:8080/metrics")
+    told = server.cable.in_server(lambda: subprocess.run(ask, capture_output=True, text=True, check=True))
+    numbers = dict(line.rsplit(" ", 1) for line in told.stdout.splitlines() if not line.startswith("#"))
+    for name in ('dhcp_requests_total{type="discover"}', 'dhcp_requests_total{type="request"}'):
+        assert float(numbers[f"pxeboot_{name}"]) >= 1, told.stdout
+    assert numbers['pxeboot_tftp_transfers_total{result="done"}'] == "1.0"
+    assert float(numbers["pxeboot_tftp_bytes_total"]) == UNDIONLY.path.stat().st_size
+    assert numbers['pxeboot_leases{subnet="10.77.0.0/24"}'] == "1.0"
 
 
 def test_udhcpc_gets_its_lease_and_the_same_again(server: Served) -> None:

@@ -91,6 +91,8 @@ class Lane:
         self._config, self._networks = site.config, site.networks
         self._tasks = Tasks()
         self._waiting = 0
+        self.discovers = self.requests = 0
+        """Answered here, without `service`."""
 
     @property
     def under_way(self) -> int:
@@ -153,6 +155,7 @@ class Lane:
         if address is None:
             return False
         self._send(answer.fill(data, address, machine.name), _destination(kind, mac, address))
+        self.discovers += 1
         tell(MessageType.OFFER, mac, address, answer.decision, news=False)
         return True
 
@@ -168,6 +171,7 @@ class Lane:
         address = lease.address
         if not await self._store.promise(config.subnet, mac, address, now, config.lease_seconds):
             return False
+        self.requests += 1
         news = lease.state is not LeaseState.BOUND
         payload = answer.fill(data, address, machine.name)
         acks.append(_Ack(payload, _destination(kind, mac, address), mac, address, answer.decision, news))

@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -12,6 +13,7 @@ from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.frame import udp_datagram
 from pxeboot.dhcp.inbox import Inbox
 from pxeboot.dhcp.lane import Lane
+from pxeboot.dhcp.options import MessageType
 from pxeboot.dhcp.packet import CHADDR
 from pxeboot.dhcp.prober import Prober
 from pxeboot.dhcp.proxy_service import ProxyService
@@ -66,6 +68,20 @@ class DhcpServer:
     def proxy(self) -> ProxyService:
         """What answers at port 4011 on this interface."""
         return self._service.proxy
+
+    @property
+    def received(self) -> Mapping[MessageType, int]:
+        """Messages for us, by their type."""
+        in_lane = {MessageType.DISCOVER: self._lane.discovers, MessageType.REQUEST: self._lane.requests}
+        return self._service.received + Counter(in_lane)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Datagrams that were not looked at, by the reason."""
+        drops = {"malformed": self._service.malformed}
+        if self._inbox is not None:
+            drops |= {"queue": self._inbox.dropped, "kernel": self._inbox.dropped_by_kernel}
+        return drops
 
     async def start(self) -> None:
         """Open the sockets. Raises PxebootError where that cannot be."""

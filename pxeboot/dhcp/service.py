@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,6 +86,8 @@ class DhcpService:
         self._terms = TermsBook(address)
         self._forms = Forms()
         self.malformed = 0
+        self.received: Counter[MessageType] = Counter()
+        """Messages for us, by their type."""
         self.proxy = ProxyService(self._boot_of, progress, send)
 
     async def answer(self, data: bytes, source_port: int) -> None:
@@ -105,6 +108,7 @@ class DhcpService:
         if request.op != BOOTREQUEST or network is None:
             log.debug("%s: ignored: not a request, or from %s, which is no network of ours", client.mac, way)
             return
+        self.received[kind] += 1
         try:
             await self._handle(kind, request, client, network, way)
         except OSError as error:

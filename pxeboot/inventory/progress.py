@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -27,6 +28,10 @@ class Progress:
         self._store = store
         self._bus = bus
         self._listening_since = time.time()
+        self.entered: Counter[Stage] = Counter()
+        """How many boots have entered each stage."""
+        self.sent_bytes: Counter[str] = Counter()
+        """By protocol."""
         self._sighted: dict[IPv4Address, Mac] = {}  # the one longest unseen first
 
     async def seen(self, client: Client) -> Node:
@@ -134,6 +139,7 @@ class Progress:
 
     async def sent(self, mac: Mac, what: str, size: int, retries: int = 0) -> None:
         """A server sent the machine `size` bytes of `what`, like "http kernel"."""
+        self.sent_bytes[what.partition(" ")[0]] += size
         boot = await self._store.boot(mac)
         if boot is not None:
             sent = {**boot.sent, what: boot.sent.get(what, 0) + size}
@@ -168,6 +174,7 @@ class Progress:
     async def _save(self, boot: Boot, *, durable: bool = True) -> None:
         before = await self._store.boot(boot.mac)
         if before is None or before.id != boot.id or before.stage is not boot.stage:
+            self.entered[boot.stage] += 1
             log.info("%s: %s%s", boot.mac, boot.stage.value, f" ({boot.detail})" if boot.detail else "")
         await self._store.save_boot(boot, durable=durable)
         self._bus.publish("boot", mac=boot.mac, stage=boot.stage.value)

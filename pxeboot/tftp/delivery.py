@@ -15,7 +15,7 @@ from pxeboot.tasks import Tasks
 from pxeboot.tftp.content import Content, Piece, Pieces
 from pxeboot.tftp.datagrams import Inbox, Outbox, Packets, address_of
 from pxeboot.tftp.packet import Error, ErrorCode, Opcode, OptionAck, Packet, ReadRequest, decode, encode
-from pxeboot.tftp.transfer import MIN_WAIT_S, NOTHING, Transfer
+from pxeboot.tftp.transfer import MIN_WAIT_S, NOTHING, Transfer, masked
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ class Deliveries:
     def _begin_to_load(self, delivery: Delivery, block: int) -> None:
         if not delivery.loading:
             delivery.loading = True
-            self._tasks.spawn(self._load(delivery, block), f"TFTP reads {delivery.name}")
+            self._tasks.spawn(self._load(delivery, block), f"TFTP reads {masked(delivery.name)}")
 
     async def _load(self, delivery: Delivery, block: int) -> None:
         """Read in a thread: a disk that must turn first delays nobody else."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +18,7 @@ from pxeboot.tftp.transfer import (
     TftpLimits,
     Transfer,
     check_netascii,
+    masked,
     negotiate,
     plain_name,
     refusal,
@@ -105,6 +106,10 @@ class TftpServer:
         self._sought: dict[Address, _Pending] = {}
         self._waiting: OrderedDict[Address, _Pending] = OrderedDict()
         self._dropped = 0
+        self.results: Counter[str] = Counter()
+        """Reads that have ended: `done`, `size probe`, `failed`; and `refused` requests."""
+        self.acknowledged_bytes = 0
+        self.retransmissions = 0
         self._tasks = Tasks()
         self._sockets: list[socket.socket] = []
         self._deliveries: Deliveries | None = None
@@ -113,6 +118,16 @@ class TftpServer:
     def dropped(self) -> int:
         """Datagrams that were no TFTP, or no request where one was due."""
         return self._dropped + (self._deliveries.dropped if self._deliveries is not None else 0)
+
+    @property
+    def under_way(self) -> int:
+        """Reads that are being sent, or whose content is looked for."""
+        return len(self._sought) + (len(self._deliveries) if self._deliveries is not None else 0)
+
+    @property
+    def queued(self) -> int:
+        """Reads that wait for their turn."""
+        return len(self._waiting)
 
     async def start(self) -> None:
         """Bind and serve. Raises PxebootError when the address, port or interface cannot be had."""
@@ -166,22 +181,19 @@ class TftpServer:
     def _admit(self, pending: _Pending) -> None:
         """Begin a read, unless it has begun already; or have it wait for its turn."""
         if self._is_repeat(pending):
-            log.debug("%s: %s asked for again", pending.peer[0], pending.name)
+            log.debug("%s: %s asked for again", pending.peer[0], masked(pending.name))
             return
         self._drop_earlier(pending.peer)
         most = self._limits.max_transfers
-        if self._busy < most:
+        if self.under_way < most:
             self._seek(pending)
         elif len(self._waiting) < most:
-            log.info("%s: %s waits for one of %d transfers to end", pending.peer[0], pending.name, most)
+            name = masked(pending.name)
+            log.info("%s: %s waits for one of %d transfers to end", pending.peer[0], name, most)
             self._waiting[pending.peer] = pending
         else:
             message = f"Server is busy: {most} transfers, and as many waiting"
             self._refuse(pending.peer, pending.name, Error(ErrorCode.NOT_DEFINED, message), logging.WARNING)
-
-    @property
-    def _busy(self) -> int:
-        return len(self._sought) + (len(self._deliveries) if self._deliveries is not None else 0)
 
     def _is_repeat(self, pending: _Pending) -> bool:
         """Whether it is a request being served, once more: a client's retry, or the network's copy."""
@@ -262,13 +274,14 @@ class TftpServer:
     def _call_next(self) -> None:
         """Begin the reads that have waited longest, as far as there is room; those still wanted."""
         now = asyncio.get_running_loop().time()
-        while self._waiting and self._busy < self._limits.max_transfers:
+        while self._waiting and self.under_way < self._limits.max_transfers:
             _, pending = self._waiting.popitem(last=False)
             if now - pending.asked_at < QUEUE_SECONDS:
                 self._seek(pending)
 
     def _refuse(self, peer: Address, name: str, error: Error, level: int = logging.INFO) -> None:
-        log.log(level, "%s: %s refused: %s", peer[0], name, error.message)
+        self.results["refused"] += 1
+        log.log(level, "%s: %s refused: %s", peer[0], masked(plain_name(name)), error.message)
         if self._sockets:
             try:
                 self._sockets[0].sendto(encode(error), peer)
@@ -287,6 +300,9 @@ class TftpServer:
             duration_s=asyncio.get_running_loop().time() - delivery.begun,
             result=transfer.result or "",
         )
+        self.results[record.result if transfer.done else "failed"] += 1
+        self.acknowledged_bytes += record.bytes
+        self.retransmissions += record.retransmissions
         _log_record(record)
         self._finished(record)
         self._call_next()
@@ -306,7 +322,7 @@ def _log_record(record: TransferRecord) -> None:
         logging.DEBUG if record.result == "size probe" else logging.INFO,
         "%s: %s: %s, %d bytes, %d retransmissions, %.2f s, options %s",
         record.peer,
-        record.name,
+        masked(record.name),
         record.result,
         record.bytes,
         record.retransmissions,

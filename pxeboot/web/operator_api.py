@@ -16,6 +16,7 @@ from pxeboot.errors import PxebootError
 from pxeboot.events import Bus
 from pxeboot.inventory.lease import Lease
 from pxeboot.inventory.store import Store
+from pxeboot.metrics import CONTENT_TYPE, Metric, exposition
 from pxeboot.site import Site
 from pxeboot.web.commands import Commands
 from pxeboot.web.node_settings import NodeSettings, RefusedEntries
@@ -60,11 +61,12 @@ class Route:
 class OperatorApi:
     """The operators' routes and what they need."""
 
-    def __init__(self, site: Site, store: Store, bus: Bus, commands: Commands) -> None:
+    def __init__(self, site: Site, store: Store, bus: Bus, commands: Commands, metrics: list[Metric]) -> None:
         self._site = site
         self._store = store
         self._bus = bus
         self._commands = commands
+        self._metrics = metrics
         self._settings = NodeSettings(site, store)
         self.routes = (
             Route("GET", "/status", "Networks, leases and nodes in numbers", None, Status, self.status),
@@ -90,6 +92,7 @@ class OperatorApi:
         for route in self.routes:
             app.router.add_route(route.method, f"/api/v1{route.path}", route.handler)
         app.router.add_get("/api/v1/openapi.json", self.openapi)
+        app.router.add_get("/metrics", self.metrics)
         return app
 
     async def status(self, request: web.Request) -> web.StreamResponse:
@@ -161,6 +164,10 @@ class OperatorApi:
                     await response.write(line.encode())
                 except ConnectionError:
                     return response
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """For Prometheus."""
+        return web.Response(body=await exposition(self._metrics), headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(openapi_document(self.routes))

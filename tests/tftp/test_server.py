@@ -13,6 +13,7 @@ import tftpy
 
 from pxeboot.errors import PxebootError
 from pxeboot.tftp import server as server_module
+from pxeboot.tftp import transfer as transfer_module
 from pxeboot.tftp.content import Content, File, Memory, whole
 from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, Packet, ReadRequest, WriteRequest, decode, encode
 from pxeboot.tftp.server import TftpServer, TransferRecord
@@ -106,6 +107,13 @@ async def started(limits: TftpLimits, single_port: bool = False) -> AsyncIterato
     await site.server.start()
     yield site
     await site.server.close()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This computer may be too busy for its clients to be in time, and are to be sent nothing twice."""
+    monkeypatch.setattr(transfer_module, "FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(transfer_module, "MIN_WAIT_S", 0.5)
 
 
 @pytest.fixture(params=[False, True], ids=["port per server", "single port"])
@@ -206,6 +214,27 @@ async def test_a_record_says_what_was_sent_to_whom(site: Site, client: Client) -
     assert site.asked == [("text", HERE)]
 
 
+async def test_no_token_stands_in_the_log(
+    site: Site, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    site.opened["boot/s3cret/kernel"] = Memory(b"kernel")
+    for request in (
+        ReadRequest("\\boot\\s3cret\\kernel", "octet"),
+        ReadRequest("boot/s3cret/initrd", "octet"),
+    ):
+        client.send(request)
+        client.send(request)
+        _, sender = await client.receive()
+        client.send(Ack(1), sender)
+    client.send(WriteRequest("/boot/s3cret/root", "octet"))
+    await client.receive()
+    assert await site.results() == ["done"]
+    assert "boot/…/kernel: done" in caplog.text
+    assert "boot/…/root refused" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 async def test_netascii_arrives_with_its_line_ends(site: Site, client: Client) -> None:
     client.send(ReadRequest("text", "netascii", {"tsize": "0"}))
     packet, sender = await client.receive()
@@ -291,6 +320,27 @@ async def test_another_request_from_the_same_port_replaces_the_transfer(site: Si
     client.send(ReadRequest("size/1429", "octet"))
     assert (await client.receive())[0] == Data(1, FILES["size/1429"][:512])
     assert await site.results() == ["replaced by a new request from the same port"]
+
+
+async def test_what_became_of_reads_is_counted(site: Site, client: Client) -> None:
+    cases: list[tuple[Packet, list[Packet]]] = [
+        (ReadRequest("text", "octet"), [Ack(1)]),
+        (ReadRequest("text", "octet", {"tsize": "0"}), [Error(8, "")]),
+        (ReadRequest("size/513", "octet"), [Ack(1), Error(3, "no room")]),
+        (ReadRequest("none", "octet"), []),
+    ]
+    for request, answers in cases:
+        client.send(request)
+        for answer in answers:
+            _, sender = await client.receive()
+            client.send(answer, sender)
+    await client.receive()
+    await site.results(3)
+    server = site.server
+    assert server.results == {"done": 1, "size probe": 1, "failed": 1, "refused": 1}
+    assert server.acknowledged_bytes == 8 + 512
+    assert server.retransmissions == sum(record.retransmissions for record in site.records)
+    assert (server.under_way, server.queued) == (0, 0)
 
 
 async def test_a_size_probe_and_the_same_request_after_it_are_both_served(site: Site, client: Client) -> None:

@@ -390,8 +390,10 @@ def test_options_are_granted_within_the_limits(asked: dict[str, str], granted: d
     assert negotiate(asked, LIMITS, size=5000).options == granted
 
 
-def test_the_size_of_an_empty_file_is_not_told() -> None:
-    assert negotiate({"tsize": "0", "blksize": "512"}, LIMITS, size=0).options == {"blksize": 512}
+def test_the_size_of_an_empty_file_is_told_but_to_curl() -> None:
+    assert negotiate({"tsize": "0"}, LIMITS, size=0).options == {"tsize": 0}
+    curl = {"tsize": "0", "blksize": "512", "timeout": "6"}
+    assert negotiate(curl, LIMITS, size=0).options == {"blksize": 512, "timeout": 6}
 
 
 OPTION_NAMES = st.sampled_from(["blksize", "tsize", "timeout", "windowsize"]) | st.text(max_size=9)

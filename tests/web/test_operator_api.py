@@ -20,6 +20,7 @@ from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.node import Node
 from pxeboot.inventory.store import Store, open_store
 from pxeboot.mac import Mac
+from pxeboot.metrics import Metric
 from pxeboot.web.commands import Commands
 from pxeboot.web.operator_api import OperatorApi
 from pxeboot.web.views import node_view
@@ -48,10 +49,17 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     store, bus = open_store(tmp_path), Bus()
     await store.use_subnets(_subnets(site))
     await store.save_node(Node(MAC, "web1", first_seen=1.0))
-    api = OperatorApi(site, store, bus, Commands())
+    metrics = [Metric("gauge", "nodes", "Nodes.", "stage", lambda: {"ready": 3})]
+    api = OperatorApi(site, store, bus, Commands(), metrics)
     async with TestClient(TestServer(api.application())) as http:
         yield Desk(http, store, bus)
     await store.close()
+
+
+async def test_prometheus_reads_the_metrics(desk: Desk) -> None:
+    async with desk.http.get("/metrics") as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert 'pxeboot_nodes{stage="ready"} 3.0\n' in await answer.text()
 
 
 async def test_a_node_is_found_by_mac_and_by_name(desk: Desk) -> None:
