@@ -111,7 +111,7 @@ async def started(limits: TftpLimits, single_port: bool = False) -> AsyncIterato
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This computer may be too busy for its clients to be in time, and are to be sent nothing twice."""
+    """This computer may be too busy for its clients to be in time, who are to be sent nothing twice."""
     monkeypatch.setattr(transfer_module, "FIRST_WAIT_S", 0.5)
     monkeypatch.setattr(transfer_module, "MIN_WAIT_S", 0.5)
 
