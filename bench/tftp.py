@@ -30,7 +30,7 @@ ROUNDS = 3
 CLIENTS = (1, 16, 64, 256)
 BLOCK_SIZES = (512, 1428)
 WINDOWS = (1, 16, 64)
-LOCK_STEP_MEGABYTES, WINDOW_MEGABYTES = 128, 256
+LOCK_STEP_MEGABYTES, WINDOW_MEGABYTES = 64, 128
 """What all clients of a row read together; a single one a quarter of it."""
 LOSS_MEGABYTES = 0.5
 """What each client reads where packets are lost."""
