@@ -6,6 +6,7 @@ Run it as root from the checkout: `.venv/bin/python -m bench.dhcp`; see bench/RE
 
 import argparse
 import datetime
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -24,16 +25,19 @@ from pxeboot.errors import PxebootError
 
 CLIENTS = (250, 2000, 20000)
 ROUNDS = 3
-SECONDS = 4
+SECONDS = 2
 """Of one run of perfdhcp."""
 MAX_LOST = 0.01
-START_RATE, MAX_RATE = 500, 64000
-CLOSE = 1.06
-"""The search ends when the lowest failing rate is that close to the highest passing one."""
-FILL_RATE = 200
-"""Exchanges per second before measuring, which every contender sustains."""
+TRIES = 2
+"""Runs at one rate before it counts as too high: other work on the machine may have spoilt one."""
+MIN_RATE, MAX_RATE = 25, 64000
+STEP, CLOSE = 1.4, 1.1
+"""The search goes up or down by `STEP`, then halves, until the lowest failing rate is that close to the
+highest passing one."""
+FILL_RATE = 400
+"""Exchanges per second before measuring."""
 TABLES = (1000, 100000)
-TABLE_RATE = 2500
+TABLE_RATE, TABLE_SECONDS = 2500, 5
 """Of the runs that compare table sizes: low enough to lose nothing, high enough for batches to form."""
 RESULTS = Path(__file__).parent / "results"
 
@@ -55,6 +59,11 @@ class Running:
     wire: Wire
     pid: int
     clients: int
+
+    def passes(self, rate: int) -> tuple[perfdhcp.Load, float] | None:
+        """The first run at this rate that loses less than `MAX_LOST`, as `load` has it."""
+        runs = (self.load(rate) for _ in range(TRIES))
+        return next((run for run in runs if run[0].lost < MAX_LOST), None)
 
     def load(self, rate: int, seconds: int = SECONDS) -> tuple[perfdhcp.Load, float]:
         """One run, and the server's CPU per completed exchange in microseconds."""
@@ -87,24 +96,24 @@ def _wait_until_it_answers(
     raise PxebootError(f"{server.name} does not answer", f"its log ends: {log.read_text()[-500:]}")
 
 
-def highest(server: Running, guess: float | None) -> tuple[float, float]:
-    """The highest passing rate and its CPU per exchange. `guess`: from an earlier round, to begin near it."""
-    low, high = 0.0, None
+def highest(server: Running, guess: float) -> tuple[float, float]:
+    """The highest passing rate and its CPU per exchange; the search begins at `guess`."""
+    low, high = 0.0, MAX_RATE * STEP
     best = (0.0, 0.0)
-    rate = START_RATE if guess is None else max(guess / CLOSE, 50)
-    while rate < MAX_RATE and rate >= 25:
-        load, cpu = server.load(int(rate))
-        if load.lost < MAX_LOST:
-            low = rate
-            best = max(best, (load.rate, cpu))
-        else:
+    rate = guess
+    while MIN_RATE <= rate <= MAX_RATE and high / max(low, 1) > CLOSE:
+        passed = server.passes(int(rate))
+        if passed is None:
             high = rate
-        if high is None:
-            rate = rate * (2 if guess is None else 1.25)
-        elif high / max(low, 1) <= CLOSE:
-            break
         else:
-            rate = (low * high) ** 0.5 if low else high / (2 if guess is None else 1.25)
+            low = rate
+            best = max(best, (passed[0].rate, passed[1]))
+        if not low:
+            rate = high / STEP
+        elif high > MAX_RATE:
+            rate = low * STEP
+        else:
+            rate = (low * high) ** 0.5
     return best
 
 
@@ -116,11 +125,16 @@ def measure_rates(laid: Wire, servers: tuple[DhcpServer, ...], clients: int, rou
             score = scores[server.name]
             with running(laid, server, clients) as started:
                 fill(started)
-                rate, cpu = highest(started, median(score.rates) if score.rates else None)
+                rate, cpu = highest(started, _guess(server, score))
             score.rates.append(rate)
             score.cpu.append(cpu)
             say(f"{clients} clients, round {number + 1}: {server.name} {rate:.0f}/s, {cpu:.0f} us each")
     return scores
+
+
+def _guess(server: DhcpServer, score: Score) -> float:
+    """Where to look first: at what it reached in an earlier round."""
+    return (median(score.rates) if score.rates else 0) or server.guess
 
 
 def fill(started: Running) -> None:
@@ -135,7 +149,7 @@ def measure_growth(laid: Wire, rounds: int) -> dict[int, list[float]]:
         for size in TABLES:
             with running(laid, PXEBOOT, size) as started:
                 started.load(TABLE_RATE, max(2, -(-size // TABLE_RATE)))
-                _, cpu = started.load(TABLE_RATE)
+                _, cpu = started.load(TABLE_RATE, TABLE_SECONDS)
             costs[size].append(cpu)
             say(f"{size} leases: pxeboot {cpu:.0f} us each")
     return costs
@@ -145,25 +159,28 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def report(rates: dict[int, dict[str, Score]], growth: dict[int, list[float]], rounds: int) -> str:
+def report(rates: dict[int, dict[str, Score]], growth: dict[int, list[float]]) -> str:
     """The result as Markdown."""
-    names = list(next(iter(rates.values())))
-    versions = ", ".join(f"{item.name} {item.version}" for item in SERVERS if item.name in names)
+    names = list(next(iter(rates.values()))) if rates else []
+    versions = ", ".join(f"{item.name} {item.version}" for item in SERVERS)
     lines = [
         f"# DHCP, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "",
         f"{machine()}. {versions}. Python {sys.version.split()[0]}.",
-        "Server on one core, perfdhcp on another; "
-        f"medians of {rounds} alternating rounds of {SECONDS} s runs.",
-        "",
-        "## Highest rate with less than 1 % of exchanges lost (exchanges/s; CPU per exchange)",
-        "",
-        "| clients | " + " | ".join(names) + " | pxeboot to best peer |",
-        "|---|" + "---|" * (len(names) + 1),
+        f"Server on one core, perfdhcp on another; medians of alternating rounds of {SECONDS} s runs.",
     ]
-    for clients, scores in rates.items():
+    if rates:
+        lines += [
+            "",
+            "## Highest rate with less than 1 % of exchanges lost (exchanges/s; CPU per exchange)",
+            "",
+            "| clients | " + " | ".join(names) + " | pxeboot to best peer | rounds |",
+            "|---|" + "---|" * (len(names) + 2),
+        ]
+    for clients, scores in sorted(rates.items()):
         cells = [f"{median(item.rates):.0f}; {median(item.cpu):.0f} µs" for item in scores.values()]
-        lines.append(f"| {clients} | " + " | ".join(cells) + f" | {_ratio(scores)} |")
+        rounds = max(len(item.rates) for item in scores.values())
+        lines.append(f"| {clients} | " + " | ".join(cells) + f" | {_ratio(scores)} | {rounds} |")
     if growth:
         small, large = (median(growth[size]) for size in TABLES)
         lines += [
@@ -183,30 +200,60 @@ def _ratio(scores: dict[str, Score]) -> str:
     return f"{median(scores[PXEBOOT.name].rates) / max(peers):.2f}"
 
 
+class Results:
+    """What has been measured today, in one file of figures and one to read; parts may be run one by one."""
+
+    def __init__(self, stem: Path) -> None:
+        self._figures, self._text = stem.with_suffix(".json"), stem.with_suffix(".md")
+        kept = json.loads(self._figures.read_text()) if self._figures.exists() else {}
+        self.rates = {
+            int(count): {name: Score(**score) for name, score in scores.items()}
+            for count, scores in kept.get("rates", {}).items()
+        }
+        self.growth = {int(size): costs for size, costs in kept.get("growth", {}).items()}
+
+    def write(self) -> None:
+        """Put both files in order."""
+        self._figures.parent.mkdir(exist_ok=True)
+        rates = {
+            count: {name: asdict(score) for name, score in scores.items()}
+            for count, scores in self.rates.items()
+        }
+        self._figures.write_text(json.dumps({"rates": rates, "growth": self.growth}, indent=1) + "\n")
+        self._text.write_text(report(self.rates, self.growth))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round at 2 000 clients, no result file")
     parser.add_argument("--only", metavar="NAME", help="one contender, no result file")
+    parser.add_argument("--clients", type=int, choices=CLIENTS, help="this part alone, into the day's result")
+    parser.add_argument("--growth", action="store_true", help="this part alone, into the day's result")
     asked = parser.parse_args()
     servers = tuple(item for item in SERVERS if asked.only in (None, item.name))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, as Ctrl-C does
+    whole = not (asked.quick or asked.clients or asked.growth)
+    counts = CLIENTS if whole else (2000,) if asked.quick else (asked.clients,) if asked.clients else ()
+    rounds = 1 if asked.quick else ROUNDS
+    results = Results(RESULTS / f"dhcp-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    kept = not asked.quick and not asked.only
+    if not kept:
+        results.rates, results.growth = {}, {}
     try:
         check(perfdhcp.PACKAGES | {item.program: item.package for item in servers})
         with wire() as laid:
-            rounds = 1 if asked.quick else ROUNDS
-            clients = (2000,) if asked.quick else CLIENTS
-            rates = {count: measure_rates(laid, servers, count, rounds) for count in clients}
-            growth = measure_growth(laid, rounds) if PXEBOOT in servers else {}
+            for count in counts:
+                results.rates[count] = measure_rates(laid, servers, count, rounds)
+            if (whole or asked.growth) and PXEBOOT in servers:
+                results.growth = measure_growth(laid, rounds)
     except PxebootError as error:
         print(f"error: {error}\n  hint: {error.hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    text = report(rates, growth, rounds)
-    say(text)
-    if not asked.quick and not asked.only:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"dhcp-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.md").write_text(text)
+    say(report(results.rates, results.growth))
+    if kept:
+        results.write()
     return 0
 
 

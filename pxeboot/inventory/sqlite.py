@@ -48,9 +48,12 @@ UPDATE node SET known_since = coalesce(first_seen, 0) WHERE grp IS NOT NULL OR a
 """,
 }
 # One statement for all of them: SQLite gives up the interpreter's lock for each statement, and to get it back
-# from a thread that is busy answering takes up to five milliseconds.
+# from a thread that is busy answering takes up to five milliseconds. And not OR REPLACE, which takes a row
+# and its entry in the index out and puts them back: 4.6 us per lease among 2 000, not 2.8; among 50 000 15.7,
+# not 9.6.
 _SAVE_LEASES = """
-INSERT OR REPLACE INTO lease SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)
+INSERT INTO lease SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true
+    ON CONFLICT DO UPDATE SET mac = excluded.mac, state = excluded.state, expires = excluded.expires
 """
 _SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
