@@ -111,9 +111,9 @@ class Server:
         self.tasks = Tasks()
         self._site = site
         self._ending = ending
+        self._dhcp: dict[str, DhcpServer] = {}
         self._bus = Bus()
         self._tftp: list[TftpServer] = []
-        self._dhcp: list[DhcpServer] = []
         self._library = Library(state_dir / "images", trusted_keys(site.config.images))
         for group in site.config.group:
             self._library.bootable(group.image)
@@ -154,7 +154,7 @@ class Server:
             self._ending.push_async_callback(routers.close)
             await routers.start()
             dhcp = DhcpServer(interface, address, self._site, self._store, self._progress, probers)
-            self._dhcp.append(dhcp)
+            self._dhcp[interface] = dhcp
             boot_server = BootServer(interface, address, dhcp.proxy)
             for server in (boot_server, dhcp):
                 self._ending.push_async_callback(server.close)
@@ -182,6 +182,10 @@ class Server:
         self._loaders = self._names.loaders = loaders
         await self._store.use_subnets(_subnets(site))
         log.info("the configuration has been reread")
+
+    def _too_many(self) -> dict[str, int]:
+        """DHCP requests that were not answered, by interface."""
+        return {interface: server.too_many for interface, server in self._dhcp.items()}
 
     def _listening(self) -> list[tuple[str, IPv4Address]]:
         return [
@@ -212,8 +216,10 @@ class Server:
             listening = await listen(runner.server, str(address), port, connections)
             self._ending.callback(listening.close)
             await self._start_https(runner.server, str(address), connections)
-        sources = Sources(self._site, self._store, self._progress, self._tftp, self._dhcp)
-        operators = OperatorApi(self._site, self._store, self._bus, commands, metrics_of(sources))
+        sources = Sources(self._site, self._store, self._progress, self._tftp, self._dhcp.values())
+        operators = OperatorApi(
+            self._site, self._store, self._bus, commands, metrics_of(sources), self._too_many
+        )
         runner = await self._runner(operators.application())
         await _listen(runner, *self._site.config.server.admin_endpoint)
         await _listen_unix(runner, self._site.config.server.state_dir / SOCKET_NAME)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pxeboot.dhcp.server import DhcpServer
@@ -21,7 +21,7 @@ class Sources:
     store: Store
     progress: Progress
     tftp: Sequence[TftpServer]
-    dhcp: Sequence[DhcpServer]
+    dhcp: Collection[DhcpServer]
 
 
 def metrics_of(sources: Sources) -> list[Metric]:

@@ -206,4 +206,7 @@ def test_a_flood_is_survived_and_the_next_client_served(server: Served) -> None:
     command = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-q", "-n", "-t", "3", "-T", "1", "-s", "/bin/true")
     got = server.cable.run(*command)
     assert "lease of 10.77." in got.stderr
+    dropped = server.ask("GET", "/status")["networks"][0]["requests_dropped"]
+    assert dropped > 0
+    assert f"boot0: {dropped} DHCP requests dropped since the start" in server.cli("status").stdout
     assert "Traceback" not in server.log

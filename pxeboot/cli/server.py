@@ -56,6 +56,14 @@ def status(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJso
         used = f"{item['leases_active']} (pool of {item['pool_size']})"
         networks.add_row(item["subnet"], item["interface"] or "(relays)", item["address"] or "-", used)
     console.print(networks)
+    for item in told["networks"]:
+        if item["requests_dropped"]:
+            console.print(
+                f"{item['interface']}: {item['requests_dropped']} DHCP requests dropped since the start: "
+                "more came than can be answered; who was dropped asks again",
+                style="red",
+                soft_wrap=True,
+            )
     counts = told["nodes_by_stage"]
     console.print()
     console.print(

@@ -65,6 +65,11 @@ class DhcpServer:
         self._inbox: Inbox | None = None
 
     @property
+    def too_many(self) -> int:
+        """Requests since the start that were dropped, by us or by the kernel: more than can be answered."""
+        return 0 if self._inbox is None else self._inbox.dropped + self._inbox.dropped_by_kernel
+
+    @property
     def proxy(self) -> ProxyService:
         """What answers at port 4011 on this interface."""
         return self._service.proxy

@@ -298,5 +298,7 @@ def unnamed(mac: Mac, uuid: UUID | None) -> Node:
 def tell(kind: MessageType, mac: Mac, address: IPv4Address, decision: Decision, *, news: bool) -> None:
     """The line of an OFFER or ACK. One without news is for debugging: a storm of packets must not become one
     of lines, and `pxeboot status` has the leases."""
-    words = "offered" if kind is MessageType.OFFER else "has"
-    log.log(logging.INFO if news else logging.DEBUG, "%s: %s %s, %s", mac, words, address, decision)
+    level = logging.INFO if news else logging.DEBUG
+    if log.isEnabledFor(level):
+        words = "offered" if kind is MessageType.OFFER else "has"
+        log.log(level, "%s: %s %s, %s", mac, words, address, decision)

@@ -22,9 +22,13 @@ class LeaseState(Enum):
     """Answered for by `mac`, which we never gave it to; given to nobody else until it expires."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lease:
-    """One address of a network and whose it is; `expires` in Unix seconds."""
+    """One address of a network and whose it is; `expires` in Unix seconds.
+
+    Nobody changes one. It is not frozen because one is made for each ACK, and that would take a microsecond
+    instead of a quarter of it.
+    """
 
     address: IPv4Address
     mac: Mac

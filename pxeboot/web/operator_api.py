@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from ipaddress import IPv4Address
@@ -61,7 +61,17 @@ class Route:
 class OperatorApi:
     """The operators' routes and what they need."""
 
-    def __init__(self, site: Site, store: Store, bus: Bus, commands: Commands, metrics: list[Metric]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        store: Store,
+        bus: Bus,
+        commands: Commands,
+        metrics: list[Metric],
+        dropped: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """`dropped` tells how many DHCP requests were not answered, by interface."""
+        self._dropped = dropped
         self._site = site
         self._store = store
         self._bus = bus
@@ -96,7 +106,7 @@ class OperatorApi:
         return app
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        return _json(await status_of(self._site, self._store))
+        return _json(await status_of(self._site, self._store, self._dropped()))
 
     async def leases(self, request: web.Request) -> web.StreamResponse:
         return _json(await lease_list(self._store))

@@ -168,6 +168,9 @@ class NetworkStatus(BaseModel):
     address: IPv4Address | None
     pool_size: int
     leases_active: int
+    requests_dropped: int = Field(
+        description="DHCP requests since the server's start that came faster than they can be answered"
+    )
 
 
 class Status(BaseModel):
@@ -273,8 +276,8 @@ def _lease_view(lease: Lease, names: Mapping[Mac, str], now: float) -> LeaseView
     )
 
 
-async def status_of(site: Site, store: Store) -> Status:
-    """Count leases and nodes."""
+async def status_of(site: Site, store: Store, dropped: Mapping[str, int]) -> Status:
+    """Count leases and nodes. `dropped`: DHCP requests not answered, by interface."""
     now, names = time.time(), await _names(store)
     leases = await store.leases()
     active = [lease.address for lease in leases if lease.active(now)]
@@ -285,6 +288,7 @@ async def status_of(site: Site, store: Store) -> Status:
             address=network.address,
             pool_size=sum(len(item) for item in network.config.pool),
             leases_active=sum(address in network.config.subnet for address in active),
+            requests_dropped=dropped.get(network.config.interface or "", 0),
         )
         for network in site.networks
     ]
