@@ -47,7 +47,7 @@ async def choose(
     None: none is left. Without a `prober` nothing is asked on the wire.
     """
     address = await choose_at_once(store, prober, subnet, mac, wanted, time.time(), hold_seconds)
-    if prober is None or address is not None:
+    if prober is None or not prober.probes or address is not None:
         return address
     before = await store.lease_of(subnet, mac)
     while True:
@@ -73,7 +73,7 @@ async def choose_at_once(
     hold_seconds: float,
 ) -> IPv4Address | None:
     """`choose`, where no probe has to be waited for. None: one has, or none is left; nothing is held."""
-    if prober is None:
+    if prober is None or not prober.probes:
         return await store.offer(subnet, mac, wanted, now, hold_seconds)
     before = await store.lease_of(subnet, mac)
     if before is None:
@@ -140,6 +140,11 @@ class Prober:
         if self._raw is not None:
             self._raw.close()
 
+    @property
+    def probes(self) -> bool:
+        """Whether addresses are probed here at all: on Ethernet, and where it is not switched off."""
+        return self._raw is not None and self._network() is not None
+
     def awaited(self, address: IPv4Address) -> bool:
         """Whether a machine waits for what the probe of this address will show."""
         return self._probing.awaited(address)
@@ -160,7 +165,7 @@ class Prober:
         if self._probing.take(address):
             self._taken.set()
             return True
-        if self._raw is None or self._network() is None:
+        if not self.probes:
             return True
         if not self._probing.demand(address, client):
             self._unprobed += 1

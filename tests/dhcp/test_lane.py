@@ -78,6 +78,10 @@ class Neighbourhood(Prober):
         super().__init__("eth1", site, store)
         self.taken, self.stock, self.probed = taken, stock, store
 
+    @property
+    def probes(self) -> bool:
+        return True
+
     def draw(self) -> IPv4Address | None:
         return self.stock.pop(0) if self.stock else None
 
