@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 RECEIVE_BUFFER_BYTES = 16 << 20
 """For a wake-up that comes late: some 8 000 small datagrams, as the kernel counts them."""
 MAX_DATAGRAM = 65535
-QUEUE = 4096
+QUEUE = 8192
 """Datagrams that wait to be answered. A fifth of a second of work: who waits longer is about to ask again."""
 BATCH = 128
 """Datagrams answered before the other services have their turn; some milliseconds."""
