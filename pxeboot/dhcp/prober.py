@@ -58,6 +58,9 @@ async def choose(
             return address
         if await prober.is_free(address, mac):
             return address
+        has = await store.lease_of(subnet, mac)
+        if has is not None and has.address == address:
+            return address  # acknowledged while we waited: it will find the other by itself, and decline
         # Not that one, then; better than any other is the one it had.
         before = None if before is None or before.address == address else before
         wanted = before.address if before is not None else None

@@ -304,3 +304,20 @@ async def test_who_must_wait_for_a_probe_waits_and_the_others_do_not(tmp_path: P
     assert (offered[5], offered[7]) == (stock[0], IPv4Address("10.77.0.100"))
     assert offered[6] != IPv4Address("10.77.0.50")  # somebody has it
     await made.store.close()
+
+
+async def test_a_probe_that_fails_for_an_address_acknowledged_meanwhile_ends(tmp_path: Path) -> None:
+    taken = IPv4Address("10.77.0.100")
+    made = await side(tmp_path / "taken", fast=True, taken=[taken], stock=[])
+    wanting = {55: b"\1\3\6", 50: taken.packed}
+    discover = question(7, MessageType.DISCOVER, options=wanting)
+    made.answer(
+        [(discover, 68), (question(7, MessageType.REQUEST, options={**wanting, 54: SERVER.packed}), 68)]
+    )
+    await settle(made)
+    said = [packet.decode(data) for data, _ in made.said]
+    assert {(item.message_type, item.yiaddr) for item in said} == {
+        (MessageType.OFFER, taken),
+        (MessageType.ACK, taken),
+    }
+    await made.store.close()
