@@ -29,6 +29,7 @@ CONFIG = """
 [[network]]
 interface = "lab0"
 mode = "MODE"
+options = OPTIONS
 subnet = "10.77.0.0/24"
 pool = [POOL]
 
@@ -37,6 +38,13 @@ name = "lab"
 image = "web"
 match = ["*"]
 """
+
+
+MENU = (
+    '{ vendor-specific = { "6" = "hex:07", "8" = "hex:8001010a4d0001", '
+    '"9" = "hex:800107707865626f6f74", "10" = "hex:005072657373204638" } }'
+)
+"""One item, type 0x8001, from 10.77.0.1 alone, chosen after no seconds."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ def reached(destination: Destination) -> IPv4Address:
 async def test_what_booted_a_machine_is_what_it_would_be_told_today(boot: Path, tmp_path: Path) -> None:
     proxy = boot.stem.endswith("-proxy")
     pool = "" if proxy else '"10.77.0.100-10.77.0.199"'
-    config = parse(CONFIG.replace("MODE", "proxy" if proxy else "dhcp").replace("POOL", pool))
+    text = CONFIG.replace("MODE", "proxy" if proxy else "dhcp").replace("POOL", pool)
+    config = parse(text.replace("OPTIONS", MENU if "menu" in boot.stem else "{}"))
     loaders = choose_loaders(
         {"arm64-uefi": Path("/own/grubnetaa64.efi"), "riscv64-uefi": Path("/own/riscv64.efi")}
     )
@@ -149,12 +158,12 @@ def test_a_machine_asks_tftp_for_the_loader_it_was_told(boot: Path) -> None:
 
 def test_there_is_a_capture_of_every_firmware_in_both_modes() -> None:
     kinds = ("bios", "uefi", "uefi-pxe", "uefi-http", "arm64")
-    u_boot = ["uboot-arm64-dhcp", "uboot-riscv64-dhcp"]
+    others = ["bios-menu-proxy", "uboot-arm64-dhcp", "uboot-riscv64-dhcp"]
     assert [path.stem for path in BOOTS] == sorted(
-        [f"{kind}-{mode}" for kind in kinds for mode in ("dhcp", "proxy")] + u_boot
+        [f"{kind}-{mode}" for kind in kinds for mode in ("dhcp", "proxy")] + others
     )
 
 
-def test_only_uefi_pxe_beside_a_foreign_server_asks_at_4011() -> None:
+def test_only_uefi_pxe_beside_a_foreign_server_and_who_has_a_menu_ask_at_4011() -> None:
     asked = {path.stem for path in BOOTS if any(item.destination == (SERVER, 4011) for item in read(path))}
-    assert asked == {"uefi-pxe-proxy", "arm64-proxy"}
+    assert asked == {"uefi-pxe-proxy", "arm64-proxy", "bios-menu-proxy"}
