@@ -3,6 +3,7 @@
 Source: RFC 1035 §4, RFC 6891 (EDNS), RFC 7766 (TCP).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnslib import CLASS, EDNS0, OPCODE, QR, QTYPE, RCODE, RR, DNSHeader, DNSQuestion, DNSRecord
@@ -91,17 +92,33 @@ def _answer(query: Query, optional: RR | None, zone: Zone) -> bytes | Query:
     answer = zone.answer(question.qname, question.qtype)
     if answer.outcome is Outcome.NOT_OURS:
         return query
-    return finish(query, list(answer.records), list(answer.authority), answer.outcome.value, ours=True)
+    records, authority, additional = map(list, (answer.records, answer.authority, answer.additional))
+    return finish(query, records, authority, answer.outcome.value, additional, ours=True)
 
 
-def finish(query: Query, answers: list[RR], authority: list[RR], rcode: int, *, ours: bool = False) -> bytes:
-    """The response as bytes; what does not fit over UDP is left out and TC set (RFC 2181 §9)."""
+def finish(
+    query: Query,
+    answers: list[RR],
+    authority: list[RR],
+    rcode: int,
+    additional: Sequence[RR] = (),
+    *,
+    ours: bool = False,
+) -> bytes:
+    """The response as bytes; what does not fit over UDP is left out and TC set, but for what is only
+    additional (RFC 2181 §9)."""
     asked = query.record.header
     header = DNSHeader(id=asked.id, qr=1, aa=ours, rd=asked.rd, ra=query.recursive, rcode=rcode & 15)
     response = DNSRecord(header, questions=query.record.questions, rr=answers, auth=authority)
     if _options(query.record) is not None:
         response.add_ar(EDNS0(udp_len=OUR_BYTES, ext_rcode=rcode >> 4))
     packed = bytes(response.pack())
+    if additional:
+        response.ar = [*additional, *response.ar]
+        whole = bytes(response.pack())
+        if query.size is None or len(whole) <= query.size:
+            return whole
+        response.ar = response.ar[len(additional) :]
     if query.size is not None and len(packed) > query.size:
         response.rr, response.auth = [], []
         response.header.tc = 1

@@ -1,12 +1,14 @@
-"""The zone of this moment: every node under its name, with the address it has."""
+"""The zone of this moment: every node and service under its name, with the address it has."""
 
 import asyncio
 import time
 from ipaddress import IPv4Address
 
-from pxeboot.dns.zone import Zone, make_zone
+from pxeboot.balancer.equipment import eui64
+from pxeboot.balancer.service import ServiceConfig
+from pxeboot.dns.zone import Address, Published, Zone, make_zone
 from pxeboot.events import Bus
-from pxeboot.inventory.node import Node
+from pxeboot.inventory.node import Node, group_of, is_unseen
 from pxeboot.inventory.store import Store
 from pxeboot.site import Site
 
@@ -24,7 +26,8 @@ class NodeNames:
         self._site = site
         self._store = store
         self._bus = bus
-        self._hosts: dict[str, IPv4Address] = {}
+        self._hosts: dict[str, tuple[Address, ...]] = {}
+        self._services: tuple[ServiceConfig, ...] = ()
         self._zones: dict[IPv4Address, Zone] = {}
         self._serial = int(time.time())
 
@@ -33,7 +36,10 @@ class NodeNames:
         zone = self._zones.get(own)
         if zone is None:
             networks = tuple(network.config.subnet for network in self._site.networks)
-            zone = make_zone(self._domain, own, self._hosts, networks, self._serial)
+            published = [
+                Published(item.name, item.protocol, item.port) for item in self._services if item.port
+            ]
+            zone = make_zone(self._domain, own, self._hosts, published, networks, self._serial)
             self._zones[own] = zone
         return zone
 
@@ -51,11 +57,25 @@ class NodeNames:
 
     async def refresh(self) -> None:
         """Read the store; a zone that would be the same is kept, and with it the answers made from it."""
-        found = {node.name: await self._address(node) for node in await self._store.nodes()}
-        hosts = {name: address for name, address in found.items() if address is not None}
-        if hosts != self._hosts:
-            self._hosts, self._zones = hosts, {}
+        services = self._site.config.service
+        hosts = {node.name: await self._addresses(node) for node in await self._store.nodes()}
+        hosts = {name: row for name, row in hosts.items() if row}
+        hosts |= {item.name: (item.vip,) for item in services}  # the operator's word over a node's name
+        if (hosts, services) != (self._hosts, self._services):
+            self._hosts, self._services, self._zones = hosts, services, {}
             self._serial = max(self._serial + 1, int(time.time()))
+
+    async def _addresses(self, node: Node) -> tuple[Address, ...]:
+        """The IPv4 address it has, and those that IPv6 services give its card by their `node_prefix`."""
+        four = await self._address(node)
+        group = group_of(node, self._site.config)
+        prefixes = dict.fromkeys(
+            item.node_prefix.network_address
+            for item in self._site.config.service
+            if item.node_prefix is not None and group is not None and item.group == group.name
+        )
+        six = () if is_unseen(node.mac) else tuple(eui64(node.mac, prefix) for prefix in prefixes)
+        return six if four is None else (four, *six)
 
     async def _address(self, node: Node) -> IPv4Address | None:
         now = time.time()

@@ -1,14 +1,15 @@
 """From a question to an answer: our domain, and the reverse names of our networks. Pure.
 
-Source: RFC 1034 §4.3.2, RFC 2181 §5 to §7, RFC 2308 (negative answers), RFC 8482 (ANY).
+Source: RFC 1034 §4.3.2, RFC 2181 §5 to §7, RFC 2308 (negative answers), RFC 2782 (SRV),
+RFC 8482 (ANY).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from dnslib import NS, PTR, QTYPE, RCODE, RD, RR, SOA, A, DNSLabel
+from dnslib import AAAA, NS, PTR, QTYPE, RCODE, RD, RR, SOA, SRV, A, DNSLabel
 
 TTL_SECONDS = 30
 """Short: a node may come back with another address."""
@@ -17,6 +18,7 @@ NEGATIVE_TTL_SECONDS = 10
 SERVER_NAME = "pxeboot"
 _REVERSE = DNSLabel("in-addr.arpa")
 _ANY = 255
+Address = IPv4Address | IPv6Address
 
 
 class Outcome(Enum):
@@ -29,24 +31,38 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Records for the answer section; for the authority section the SOA, where there are none (RFC 2308)."""
+    """Records for the answer section; for the authority section the SOA, where there are none (RFC 2308);
+    and addresses that the asker would ask for next."""
 
     outcome: Outcome
     records: tuple[RR, ...] = ()
     authority: tuple[RR, ...] = ()
+    additional: tuple[RR, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A service that is reached at an address and a port of its own."""
+
+    name: str
+    protocol: str
+    """`tcp`, `udp` or `sctp`."""
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
     """All that this server knows for certain.
 
-    `hosts` has the addresses of nodes by their one-label name, `names` the same the other way round; both
-    have our own. `serial` grows with every change (RFC 1982).
+    `hosts` has the addresses of nodes and services by their one-label name, `names` the same the other way
+    round; both have our own. `services` has the ports by names like `_www`, `_tcp` (RFC 2782). `serial` grows
+    with every change (RFC 1982).
     """
 
     domain: str
-    hosts: Mapping[str, IPv4Address]
-    names: Mapping[IPv4Address, str]
+    hosts: Mapping[str, tuple[Address, ...]]
+    names: Mapping[Address, str]
+    services: Mapping[tuple[str, str], int]
     networks: tuple[IPv4Network, ...]
     serial: int
 
@@ -60,16 +76,20 @@ class Zone:
         return Answer(Outcome.NOT_OURS)
 
     def _forward(self, name: DNSLabel, below: DNSLabel, apex: DNSLabel, rtype: int) -> Answer:
-        labels = [label.decode("ascii", "replace").lower() for label in below.label]
-        if not labels:
-            return self._select(apex, rtype, {QTYPE.SOA: self._soa(apex), QTYPE.NS: self._ns(apex)})
-        if len(labels) > 1:
-            return self._no_such_name(apex)
-        address = self.hosts.get(labels[0])
-        if address is None:
-            return self._no_such_name(apex)
-        record = RR(name, QTYPE.A, ttl=TTL_SECONDS, rdata=A(str(address)))
-        return self._select(apex, rtype, {QTYPE.A: record})
+        match [label.decode("ascii", "replace").lower() for label in below.label]:
+            case []:
+                return self._apex(apex, rtype)
+            case [host] if host in self.hosts:
+                return self._select(apex, rtype, self._addresses(name, host))
+            case [protocol] if any(protocol == under for _, under in self.services):
+                return self._select(apex, rtype, {})  # nothing here, but names below it (RFC 8020)
+            case [service, protocol] if (service, protocol) in self.services:
+                target = service.removeprefix("_")
+                data = SRV(0, 100, self.services[service, protocol], f"{target}.{self.domain}")
+                held = {QTYPE.SRV: (RR(name, QTYPE.SRV, ttl=TTL_SECONDS, rdata=data),)}
+                return self._select(apex, rtype, held, self._whereabouts(target))
+            case _:
+                return self._no_such_name(apex)
 
     def _reverse(self, name: DNSLabel, rtype: int) -> Answer:
         labels = [label.decode("ascii", "replace") for label in name.stripSuffix(_REVERSE).label]
@@ -77,7 +97,7 @@ class Zone:
             first = _address(["0", *labels])
             if first is None or not any(first in _whole(network) for network in self.networks):
                 return Answer(Outcome.NOT_OURS)
-            return self._select(name, rtype, {QTYPE.SOA: self._soa(name), QTYPE.NS: self._ns(name)})
+            return self._apex(name, rtype)
         address = _address(labels)
         if address is None or not any(address in network for network in self.networks):
             return Answer(Outcome.NOT_OURS)
@@ -86,15 +106,35 @@ class Zone:
         if host is None:
             return self._no_such_name(apex)
         pointer = RR(name, QTYPE.PTR, ttl=TTL_SECONDS, rdata=PTR(f"{host}.{self.domain}"))
-        return self._select(apex, rtype, {QTYPE.PTR: pointer})
+        return self._select(apex, rtype, {QTYPE.PTR: (pointer,)})
 
-    def _select(self, apex: DNSLabel, rtype: int, held: Mapping[int, RR]) -> Answer:
+    def _apex(self, apex: DNSLabel, rtype: int) -> Answer:
+        held = {QTYPE.SOA: (self._soa(apex),), QTYPE.NS: (self._ns(apex),)}
+        return self._select(apex, rtype, held, self._whereabouts(SERVER_NAME) if rtype == QTYPE.NS else ())
+
+    def _select(
+        self, apex: DNSLabel, rtype: int, held: Mapping[int, tuple[RR, ...]], additional: tuple[RR, ...] = ()
+    ) -> Answer:
         """The records of that type; none of them is "no data", which the SOA says (RFC 2308 §2.2)."""
-        if rtype == _ANY:  # one of them is enough (RFC 8482 §4.1)
-            return Answer(Outcome.FOUND, (next(iter(held.values())),))
+        if rtype == _ANY and held:  # those of one type are enough (RFC 8482 §4.1)
+            return Answer(Outcome.FOUND, next(iter(held.values())))
         if rtype in held:
-            return Answer(Outcome.FOUND, (held[rtype],))
+            return Answer(Outcome.FOUND, held[rtype], additional=additional)
         return Answer(Outcome.FOUND, authority=(self._soa(apex),))
+
+    def _addresses(self, name: DNSLabel, host: str) -> dict[int, tuple[RR, ...]]:
+        """A and AAAA records of a host, under the name as it was asked for."""
+        held: dict[int, tuple[RR, ...]] = {}
+        for address in self.hosts.get(host, ()):
+            four = address.version == 4
+            rtype, data = (QTYPE.A, A(str(address))) if four else (QTYPE.AAAA, AAAA(str(address)))
+            record = RR(name, rtype, ttl=TTL_SECONDS, rdata=data)
+            held[rtype] = (*held.get(rtype, ()), record)
+        return held
+
+    def _whereabouts(self, host: str) -> tuple[RR, ...]:
+        rows = self._addresses(DNSLabel(f"{host}.{self.domain}"), host).values()
+        return tuple(record for row in rows for record in row)
 
     def _no_such_name(self, apex: DNSLabel) -> Answer:
         return Answer(Outcome.NO_SUCH_NAME, authority=(self._soa(apex),))
@@ -111,13 +151,17 @@ class Zone:
 def make_zone(
     domain: str,
     own: IPv4Address,
-    hosts: Mapping[str, IPv4Address],
+    hosts: Mapping[str, tuple[Address, ...]],
+    services: Iterable[Published],
     networks: tuple[IPv4Network, ...],
     serial: int,
 ) -> Zone:
-    """A zone of these nodes and ourselves; `own` is our address as the asker reaches it."""
-    everybody = {**hosts, SERVER_NAME: own}
-    return Zone(domain, everybody, {held: name for name, held in everybody.items()}, networks, serial)
+    """A zone of these hosts, of services that are among them, and of ourselves; `own` is our address as the
+    asker reaches it."""
+    everybody = {**hosts, SERVER_NAME: (own,)}
+    names = {address: name for name, row in everybody.items() for address in row}
+    ports = {(f"_{item.name}", f"_{item.protocol}"): item.port for item in services}
+    return Zone(domain, everybody, names, ports, networks, serial)
 
 
 def _whole(network: IPv4Network) -> IPv4Network:

@@ -15,7 +15,8 @@ from pxeboot.errors import MalformedPacket
 ZONE = make_zone(
     "boot.example",
     IPv4Address("10.77.0.1"),
-    {"web1": IPv4Address("10.77.0.100")},
+    {"web1": (IPv4Address("10.77.0.100"),)},
+    (),
     (IPv4Network("10.77.0.0/24"),),
     serial=7,
 )
@@ -100,6 +101,16 @@ def test_what_does_not_fit_is_left_out_and_tc_set() -> None:
     assert (small.header.tc, small.rr) == (1, [])
     whole = DNSRecord.parse(finish(Query(record, None, True), records, [], RCODE.NOERROR))
     assert (whole.header.tc, len(whole.rr)) == (0, 100)
+
+
+def test_what_is_only_additional_is_left_out_without_a_word() -> None:
+    records = [RR("big.example", QTYPE.A, ttl=1, rdata=A(f"10.0.0.{n}")) for n in range(20)]
+    record = asked("big.example")
+    record.add_ar(EDNS0(udp_len=512))
+    told = DNSRecord.parse(finish(Query(record, 512, True), records, [], RCODE.NOERROR, records[:10]))
+    assert (told.header.tc, len(told.rr), [rr.rtype for rr in told.ar]) == (0, 20, [QTYPE.OPT])
+    whole = DNSRecord.parse(finish(Query(record, None, True), records, [], RCODE.NOERROR, records[:10]))
+    assert len(whole.ar) == 11
 
 
 def test_only_the_answer_to_our_question_is_taken() -> None:

@@ -14,14 +14,16 @@ from dnslib import QTYPE, RCODE, RR, SOA, A, DNSRecord
 from pxeboot.dns import forward
 from pxeboot.dns.forward import Forwarder
 from pxeboot.dns.server import DnsServer
-from pxeboot.dns.zone import Zone, make_zone
+from pxeboot.dns.zone import Published, Zone, make_zone
 
 LOOPBACK = IPv4Address("127.0.0.1")
 NETWORKS = (IPv4Network("10.77.0.0/24"),)
 
 
 def zone(address: str = "10.77.0.100") -> Zone:
-    return make_zone("boot.example", IPv4Address("10.77.0.1"), {"web1": IPv4Address(address)}, NETWORKS, 7)
+    hosts = {"web1": (IPv4Address(address),), "www": (IPv4Address("10.77.0.10"),)}
+    services = (Published("www", "tcp", 80),)
+    return make_zone("boot.example", IPv4Address("10.77.0.1"), hosts, services, NETWORKS, 7)
 
 
 class Upstream(asyncio.DatagramProtocol):
@@ -119,6 +121,18 @@ async def test_real_clients_read_our_answers(house: House, program: str, transpo
     assert " aa" in told
     assert "WARNING" not in told
     assert "web1.boot.example." in await house.dig("-x", "10.77.0.100", "+short", program=program)
+
+
+@pytest.mark.parametrize("program", ["dig", "kdig"])
+async def test_real_clients_find_a_service(house: House, program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is missing: apt-get install bind9-dnsutils knot-dnsutils")
+    told = await house.dig("_www._tcp.boot.example", "SRV", program=program)
+    assert "0 100 80 www.boot.example." in told
+    assert "10.77.0.10" in told  # in the additional section
+    assert "WARNING" not in told
+    told = await house.dig("web1.boot.example", "ANY", program=program)
+    assert "NOERROR" in told
 
 
 async def test_a_kept_answer_is_the_same_and_a_new_zone_another(house: House) -> None:
