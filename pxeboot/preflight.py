@@ -33,6 +33,8 @@ class Finding:
     subject: str
     seen: str
     error: PxebootError | None = None
+    lacks: bool = False
+    """It is not there, and the server starts without it."""
 
 
 def look(config: Config) -> Iterator[Finding]:
@@ -111,7 +113,7 @@ def _loaders(config: Config) -> Iterator[Finding]:
     for loader in needed:
         if loader.rare and not loader.path.is_file():
             seen = f"missing, who needs it is not answered: {remedy(loader)}"
-            yield Finding(f"loader {loader.name}", seen)
+            yield Finding(f"loader {loader.name}", seen, lacks=True)
             continue
         yield _tried(f"loader {loader.name}", lambda loader=loader: str(find_loader(loader)))  # type: ignore[misc]
 
@@ -257,10 +259,10 @@ def _port(subject: str, kind: socket.SocketKind, address: IPv4Address, port: int
 def port_error(address: IPv4Address | str, port: int, error: OSError) -> PxebootError:
     """What an operator does about a port that cannot be had."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return PxebootError(
-        f"port {port} on {address}: {reason}",
-        f"`ss -lntup 'sport = :{port}'` names who has it: stop that, or configure another port",
-    )
+    hint = f"`ss -lntup 'sport = :{port}'` names who has it: stop that, or configure another port"
+    if isinstance(error, PermissionError):
+        hint = "run pxeboot as root"
+    return PxebootError(f"port {port} on {address}: {reason}", hint)
 
 
 def _tried(subject: str, attempt: Callable[[], str]) -> Finding:

@@ -1,5 +1,6 @@
 """What is looked at before the server starts: loaders that are there, missing, or the operator's."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from pxeboot.config import Config, parse
 from pxeboot.errors import PxebootError
-from pxeboot.preflight import look, needed_loaders, resolve
+from pxeboot.preflight import look, needed_loaders, port_error, resolve
 from pxeboot.pxe import arch
 from pxeboot.web import tls
 from tests.parts import SITE
@@ -78,7 +79,8 @@ def test_a_loader_that_few_need_may_be_missing(tmp_path: Path, monkeypatch: pyte
     absent = replace(arch.GRUB_X86, path=Path("/no/such/grubnetia32.efi"))
     monkeypatch.setitem(arch.DEFAULT_LOADERS, "x86-uefi", absent)
     (found,) = [item for item in look(config(tmp_path)) if item.subject == "loader grubnetia32.efi"]
-    assert (found.error, "apt-get install grub-efi-ia32-bin" in found.seen) == (None, True)
+    assert (found.error, found.lacks) == (None, True)
+    assert "apt-get install grub-efi-ia32-bin" in found.seen
     missing = resolve(config(tmp_path)).loaders.find(6)
     assert missing == "loader grubnetia32.efi is missing: apt-get install grub-efi-ia32-bin"
 
@@ -127,3 +129,10 @@ def test_a_router_that_is_not_this_box_is_pointed_out_where_addresses_are_transl
         site = wanted.model_copy(update={"network": (kept,)})
         found = [item for item in look(site) if item.subject.startswith("router of ")]
         assert len(found) == told
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.EACCES, "run pxeboot as root"), (errno.EADDRINUSE, "names who has it")]
+)
+def test_a_port_that_cannot_be_had_has_its_remedy(number: int, hint: str) -> None:
+    assert hint in port_error("10.77.0.1", 69, OSError(number, "")).hint

@@ -35,7 +35,8 @@ def check(config: ConfigPath = None) -> None:
     failed = 0
     for finding in look(settings):
         if finding.error is None:
-            console.print(f"ok    {finding.subject}: {finding.seen}", markup=False)
+            word = "note" if finding.lacks else "ok"
+            console.print(f"{word:5} {finding.subject}: {finding.seen}", markup=False)
             continue
         failed += 1
         console.print(f"FAIL  {finding.subject}: {finding.error}", markup=False)
