@@ -17,6 +17,8 @@ from pxeboot.pxe.client import Client
 
 log = logging.getLogger(__name__)
 
+HEARD_SECONDS = 1.0
+"""A loader that asks again and again is not noted more often."""
 MAX_SIGHTED = 65536
 """Addresses remembered that other DHCP servers gave; beyond it the one longest unseen is forgotten."""
 
@@ -92,8 +94,9 @@ class Progress:
         """The machine's loader asks what to boot: in this boot, or in one whose DHCP we did not see."""
         boot = await self._store.boot(mac)
         if boot is not None and (boot.stage, boot.image, boot.loader) == (Stage.SCRIPT, image, loader):
-            boot = replace(boot, heard=time.time())
-            await self._save(boot, durable=False)  # what it was told is on disk
+            if time.time() - boot.heard > HEARD_SECONDS:
+                boot = replace(boot, heard=time.time())
+                await self._save(boot, durable=False)  # what it was told is on disk
             return boot
         if boot is None or boot.stage not in BEFORE_KERNEL_RUNS:
             boot = Boot.begin(secrets.token_hex(8), mac, "", time.time())

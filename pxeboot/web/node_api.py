@@ -85,7 +85,7 @@ class NodeApi:
     async def script(self, request: web.Request) -> web.StreamResponse:
         """The iPXE script of a machine: instructions, or why there are none and when to ask again."""
         try:
-            mac = Mac.parse(request.match_info["mac"])
+            mac = _mac(request.match_info["mac"])
         except ValueError as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         await self._refuse_impostors(request, mac)
@@ -221,7 +221,23 @@ class NodeApi:
         if boot is None or boot.id != claim.boot_id:
             log.info("%s: token refused: it is of an earlier boot", claim.mac)
             raise web.HTTPForbidden(text="this token is refused: it is of an earlier boot\n")
+        await self._refuse_thieves(_address_of(request), claim.mac)
         return claim, boot
+
+    async def _refuse_thieves(self, address: IPv4Address | None, mac: Mac) -> None:
+        """A machine that boots from an address we leased to it has a token of its own, not this one's.
+
+        A machine without a boot may be a second network card of the same one; so may one of the same UUID.
+        """
+        lease = await self.store.lease_at(address) if address is not None else None
+        if lease is None or lease.mac == mac or not lease.active(time.time()):
+            return
+        own, other = await self.store.node(mac), await self.store.node(lease.mac)
+        one_machine = own and other and own.uuid is not None and own.uuid == other.uuid
+        if one_machine or await self.store.boot(lease.mac) is None:
+            return
+        log.warning("%s: refused the token of %s: %s is not its address", lease.mac, mac, address)
+        raise web.HTTPForbidden(text="this token is refused: it is of another machine's boot\n")
 
     async def _refuse_impostors(self, request: web.Request, mac: Mac) -> None:
         """A machine whose address is another's, as we leased or saw it, does not get this one's token."""
@@ -251,6 +267,9 @@ def _wait(mac: Mac, turn: Turn) -> web.Response:
     log.debug("%s: waits for the image, place %d", mac, turn.place)
     headers = {"Retry-After": str(turn.retry_seconds), "Queue-Place": str(turn.place)}
     return web.Response(status=503, headers=headers, text=f"queued, place {turn.place}\n")
+
+
+_mac = lru_cache(maxsize=4096)(Mac.parse)
 
 
 @lru_cache(maxsize=4096)

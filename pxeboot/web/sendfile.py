@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 STALL_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it may resume."""
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 """At most so much by one call, though the socket had room for more: others wait meanwhile."""
 PIECE_BYTES = 1 << 18
 """Read and encrypted at a time."""

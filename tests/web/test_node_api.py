@@ -1,14 +1,16 @@
 """The node-facing routes over real sockets: scripts, artefacts, events, commands."""
 
 import asyncio
+import logging
 import subprocess
 import time
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from pxeboot.balancer.service import ServiceConfig
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.node import Node
+from pxeboot.mac import Mac
 from pxeboot.pxe.client import Client
 from pxeboot.web.commands import Commands
 from pxeboot.web.node_api import NodeApi
@@ -76,9 +79,7 @@ async def test_a_missing_image_is_said_on_the_console(house: House, tmp_path: Pa
 
 
 async def test_another_machine_does_not_get_this_ones_token(house: House) -> None:
-    subnet = make_site(Path("/nowhere")).config.network[0].subnet
-    await house.store.offer(subnet, OTHER, IPv4Address("127.0.0.150"), time.time(), 60.0)
-    await house.store.bind(subnet, OTHER, IPv4Address("127.0.0.150"), time.time(), 60.0)
+    await lease_to(house, OTHER, "127.0.0.150")
     url = house.http.make_url(f"/ipxe/{MAC}")
     curl = await asyncio.create_subprocess_exec(
         "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--interface", "127.0.0.150", str(url),
@@ -86,6 +87,43 @@ async def test_another_machine_does_not_get_this_ones_token(house: House) -> Non
     )  # fmt: skip
     out, _ = await asyncio.wait_for(curl.communicate(), 10)
     assert out == b"403"
+
+
+async def lease_to(house: House, mac: Mac, address: str) -> None:
+    subnet = house.site.config.network[0].subnet
+    await house.store.offer(subnet, mac, IPv4Address(address), time.time(), 60.0)
+    await house.store.bind(subnet, mac, IPv4Address(address), time.time(), 60.0)
+
+
+async def report_from(house: House, address: str, path: str) -> int:
+    connector = TCPConnector(local_addr=(address, 0))
+    async with ClientSession(connector=connector) as session:
+        url = house.http.make_url(f"{path}/event")
+        async with session.post(url, json={"stage": "network"}) as answer:
+            return answer.status
+
+
+async def test_a_token_of_another_machines_boot_is_refused(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.store.save_node(Node(OTHER, "web2"))
+    path, other = await house.boot_path(), await house.boot_path(OTHER)
+    await lease_to(house, OTHER, "127.0.0.150")
+    assert await report_from(house, "127.0.0.150", path) == 403
+    assert f"{OTHER}: refused the token of {MAC}: 127.0.0.150 is not its address" in caplog.text
+    assert await report_from(house, "127.0.0.150", other) == 200
+
+
+@pytest.mark.parametrize("same_uuid", [False, True])
+async def test_a_second_network_card_speaks_for_its_machine(house: House, same_uuid: bool) -> None:
+    path = await house.boot_path()
+    if same_uuid:
+        uuid = UUID(int=7)
+        await house.store.save_node(Node(MAC, "web1", uuid=uuid))
+        await house.store.save_node(Node(OTHER, "web2", uuid=uuid))
+        await house.boot_path(OTHER)
+    await lease_to(house, OTHER, "127.0.0.150")
+    assert await report_from(house, "127.0.0.150", path) == 200
 
 
 async def test_the_address_that_another_server_gave_is_its_machines_too(house: House) -> None:
@@ -287,7 +325,10 @@ async def test_an_aged_token_is_replaced_and_the_new_one_works(house: House) -> 
 
 
 @pytest.mark.parametrize("case", ["expired", "forged", "earlier boot", "other image"])
-async def test_a_token_that_does_not_hold_is_refused(house: House, case: str) -> None:
+async def test_a_token_that_does_not_hold_is_refused_and_told(
+    house: House, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     path = await house.boot_path()
     boot = await house.store.boot(MAC)
     assert boot is not None
@@ -301,6 +342,9 @@ async def test_a_token_that_does_not_hold_is_refused(house: House, case: str) ->
     status = 404 if case == "other image" else 403
     async with house.http.get(f"/boot/{token}/root") as answer:
         assert answer.status == status
+    told = "".join(line.getMessage() for line in caplog.records if line.name.startswith("pxeboot"))
+    assert ("cannot load root" if status == 404 else "token refused: it") in told
+    assert token not in told
     async with house.http.get(f"{path}/root") as answer:
         assert answer.status == 200
 
