@@ -1,9 +1,10 @@
 """A storm of root downloads over one link: pxeboot with and without admission control, and nginx.
 
-    .venv/bin/python -m bench.downloads [--megabytes 20] [--only nginx --keep outcomes.json]
+    .venv/bin/python -m bench.downloads [--scale 10] [--only nginx --keep outcomes.json]
 
 Run from the checkout as root. Nothing it makes stays behind. A whole run takes 17 minutes; `--only` and
-`--keep` do it in parts, of which the last writes the result.
+`--keep` do it in parts, of which the last writes the result. `--scale 10` is a tenth of image and link: it
+takes as long, on a machine that cannot spare a core for a gigabit.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pxeboot.errors import PxebootError
 from pxeboot.lab import network
 
 NODES = 200
-LINK = "1gbit"
+LINK_MBIT, IMAGE_MIB, SHARE_MBIT = 1000, 200, 200
 CONTENDERS = ("pxeboot, controlled", "pxeboot, no control", "nginx")
 STALL_SECONDS = 15.0
 """A node that gets nothing for so long counts a time-out and resumes, as our initrd does."""
@@ -86,19 +87,27 @@ async def _attempt(url: str, have: int, size: int, outcome: Outcome) -> int:
     return have
 
 
-def run(laid: Wire, name: str, size: int) -> Outcome:
+def run(laid: Wire, name: str, scale: int) -> Outcome:
     """One storm against one server, over the shaped link."""
+    size = (IMAGE_MIB << 20) // scale
+    control = f'link = "{LINK_MBIT / scale:g}Mbit"\nmin_share = "{SHARE_MBIT / scale:g}Mbit"'
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         serving = {
             "nginx": lambda: nginx(laid, files, size),
             "pxeboot, no control": lambda: pxeboot(laid, files, size),
-            "pxeboot, controlled": lambda: pxeboot(laid, files, size, 'link = "1Gbit"'),
+            "pxeboot, controlled": lambda: pxeboot(laid, files, size, control),
         }[name]
         with serving() as served:
             plan = {"urls": served.images[:NODES], "size": size}
             (files / "plan.json").write_text(json.dumps(plan))
-            command = [sys.executable, "-m", "bench.downloads", "--load", str(files / "plan.json")]
+            command = [
+                sys.executable,
+                "-m",
+                "bench.downloads",
+                "--load",
+                str(files / "plan.json"),
+            ]
             printed = laid.load_from(command, 900)
             try:
                 return Outcome(**json.loads(printed.splitlines()[-1]))
@@ -118,16 +127,29 @@ def _load(plan: Path) -> None:
     print(json.dumps(asdict(asyncio.run(storm(told["urls"], told["size"])))))
 
 
-def _shape(laid: Wire) -> None:
-    """Let the server's end carry LINK, with the queue of a switch port (tc-tbf(8))."""
-    command = ["tc", "qdisc", "add", "dev", INTERFACE, "root", "tbf", "rate", LINK, "burst", "256kb"]
+def _shape(laid: Wire, scale: int) -> None:
+    """Let the server's end carry LINK_MBIT, with the queue of a switch port (tc-tbf(8))."""
+    rate = f"{LINK_MBIT / scale:g}mbit"
+    command = [
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        INTERFACE,
+        "root",
+        "tbf",
+        "rate",
+        rate,
+        "burst",
+        "256kb",
+    ]
     shaping = [*command, "latency", "20ms"]
     network.in_namespace(laid.server, lambda: subprocess.run(shaping, check=True))
 
 
-def report(outcomes: dict[str, Outcome], size: int) -> str:
+def report(outcomes: dict[str, Outcome], scale: int) -> str:
     """The result as Markdown."""
-    ideal = NODES * size * 8 / 1e9
+    ideal = NODES * (IMAGE_MIB << 20) * 8 / (LINK_MBIT * 1e6)
     rows = [
         f"| {name} | {one.share(0.5):.1f} | {one.share(1):.1f} | {one.timeouts} | {one.refusals} |"
         for name, one in ((name, outcomes[name]) for name in CONTENDERS)
@@ -137,9 +159,10 @@ def report(outcomes: dict[str, Outcome], size: int) -> str:
             f"# {NODES} root downloads at once, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
             "",
             f"{machine()}.",
-            f"An image of {size >> 20} MiB over a link of 1 Gbit/s (tc-tbf): {ideal:.0f} s of payload.",
+            f"An image of {IMAGE_MIB / scale:g} MiB over a link of {LINK_MBIT / scale:g} Mbit/s (tc-tbf): "
+            f"{ideal:.0f} s of payload.",
             f"A node that gets nothing for {STALL_SECONDS:.0f} s counts a time-out and resumes.",
-            'Controlled: `link = "1Gbit"`, 5 downloads at a time.',
+            f"Controlled: {LINK_MBIT // SHARE_MBIT} downloads at a time, by `link` and `min_share`.",
             "",
             "| server | half of the nodes, s | all, s | time-outs | told to wait |",
             "|---|---|---|---|---|",
@@ -152,23 +175,27 @@ def report(outcomes: dict[str, Outcome], size: int) -> str:
 def main() -> int:
     """Measure, print, and write the result."""
     parser = argparse.ArgumentParser(description="200 downloads over one link")
-    parser.add_argument("--megabytes", type=int, default=200, help="size of the image")
+    parser.add_argument("--scale", type=int, default=1, help="divides image and link")
     parser.add_argument("--only", choices=CONTENDERS, help="one of the three")
-    parser.add_argument("--keep", type=Path, help="a file in which outcomes wait for those still missing")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="a file in which outcomes wait for those still missing",
+    )
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.load:
         _load(asked.load)
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, as Ctrl-C does
-    size = asked.megabytes << 20
+    outcomes = _kept(asked.keep)
+    wanted = [asked.only] if asked.only else [name for name in CONTENDERS if name not in outcomes]
     try:
         check(PACKAGES)
-        with wire("pxeboot-http") as laid:
-            _shape(laid)
-            outcomes = _kept(asked.keep)
-            for name in [asked.only] if asked.only else CONTENDERS:
-                outcomes[name] = run(laid, name, size)
+        with wire(f"pxeboot-downloads{CONTENDERS.index(wanted[0]) if wanted else ''}") as laid:
+            _shape(laid, asked.scale)
+            for name in wanted:
+                outcomes[name] = run(laid, name, asked.scale)
                 print(name, outcomes[name].share(0.5), outcomes[name].share(1), flush=True)
     except PxebootError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
@@ -177,7 +204,7 @@ def main() -> int:
         asked.keep.write_text(json.dumps({name: asdict(one) for name, one in outcomes.items()}))
     if not all(name in outcomes for name in CONTENDERS):
         return 0
-    text = report(outcomes, size)
+    text = report(outcomes, asked.scale)
     print(text)
     name = f"downloads-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.md"
     (Path(__file__).parent / "results" / name).write_text(text)
