@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from pxeboot.image import rootfs, squashfs
+from pxeboot.image import squashfs
 from pxeboot.image.command import run
 from pxeboot.image.library import Library
 from pxeboot.image.recipe import SquashFs
+from pxeboot.image.tree import EPOCH
 
 SETTINGS = [
     *(SquashFs(level=level) for level in (9, 19)),
@@ -103,7 +104,7 @@ async def main() -> None:
 async def pack(tree: Path, target: Path, settings: SquashFs) -> tuple[Path, float]:
     """The SquashFS file, and how long making it took."""
     began = time.monotonic()
-    await squashfs.make(tree, target, settings, rootfs.EPOCH, lambda share: None)
+    await squashfs.make(tree, target, settings, EPOCH, lambda share: None)
     return target, time.monotonic() - began
 
 

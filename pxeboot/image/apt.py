@@ -105,6 +105,13 @@ class Apt:
         (self._folder / "sources/host.sources").write_text(self._entries)
         await run("apt-get", *self._options(), "--error-on=any", "-q", "update")
 
+    async def simulate(self, *packages: str) -> list[str]:
+        """What apt says it would do to install these, or patterns of them. Raises CommandFailed."""
+        return await run(
+            "apt-get", *self._options(), "-o", "APT::Install-Recommends=false", "-o", "Debug::NoLocking=true",
+            "-qq", "--simulate", "install", *packages,
+        )  # fmt: skip
+
     async def describe(self, package: str) -> Mapping[str, str]:
         """The control fields of the package's newest version. Raises PxebootError when there is none."""
         try:

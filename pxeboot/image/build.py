@@ -11,16 +11,19 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pxeboot.errors import PxebootError
-from pxeboot.image import curl, initrd, kernel, rootfs, squashfs
+from pxeboot.image import base, curl, distribution, initrd, kernel, packages, rootfs, squashfs
+from pxeboot.image.apt import Apt
 from pxeboot.image.command import check_ready
+from pxeboot.image.configure import configure
 from pxeboot.image.kernel import Kernel, ModuleIndex
 from pxeboot.image.library import Draft, Image, Library
 from pxeboot.image.manifest import Artefact, Artefacts, Manifest, Stripped
+from pxeboot.image.packages import Plan
 from pxeboot.image.recipe import Recipe
 from pxeboot.image.recipes import LoadedRecipe
 from pxeboot.image.signature import public_key
 from pxeboot.image.strip import strip
-from pxeboot.image.tree import sizes
+from pxeboot.image.tree import EPOCH, sizes
 from pxeboot.resources import initrd_files
 
 Progress = Callable[[str, float | None], None]
@@ -50,13 +53,17 @@ async def build(
             "name the operator's key as images.key, and its public key in images.trusted",
         )
     library, cache = Library(state_dir / "images", trusted), state_dir / "cache"
-    began = time.time() - _CLOCK_GRAIN_SECONDS
     with library.draft() as draft:
+        progress("packages", None)
+        apt, sources = await packages.open_apt(loaded.recipe, cache)
+        wanted = await packages.plan(loaded.recipe, apt, sources) if loaded.base is None else None
+        progress("packages", 1.0)
+        began = time.time() - _CLOCK_GRAIN_SECONDS
         tree = draft.scratch / "root"
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_debian(loaded, tree, draft, progress))
-                starting = group.create_task(_kernel_and_initrd(loaded.recipe, cache, draft, progress))
+                group.create_task(_root(loaded, wanted, tree, cache, draft, progress))
+                starting = group.create_task(_kernel_and_initrd(loaded.recipe, apt, cache, draft, progress))
         except* PxebootError as failures:
             raise _first(failures) from None
         manifest = await _finish(loaded.recipe, starting.result(), tree, draft, began, progress)
@@ -72,18 +79,25 @@ def _first(failures: BaseExceptionGroup[PxebootError]) -> PxebootError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _debian(loaded: LoadedRecipe, tree: Path, draft: Draft, progress: Progress) -> None:
+async def _root(
+    loaded: LoadedRecipe, wanted: Plan | None, tree: Path, cache: Path, draft: Draft, progress: Progress
+) -> None:
     report = partial(progress, "root file system")
     report(0.0)
-    temporary = draft.scratch / "tmp"
-    temporary.mkdir()
-    await rootfs.make(loaded.recipe, loaded.sources, tree, temporary, report)
+    if wanted is None:
+        assert loaded.base is not None
+        await base.unpack(loaded.base, tree, draft.scratch, report)
+    else:
+        await packages.install(wanted, tree, cache, draft.scratch, report)
+    await configure(tree, loaded.recipe, loaded.sources)
     report(1.0)
 
 
-async def _kernel_and_initrd(recipe: Recipe, cache: Path, draft: Draft, progress: Progress) -> Kernel:
+async def _kernel_and_initrd(
+    recipe: Recipe, apt: Apt, cache: Path, draft: Draft, progress: Progress
+) -> Kernel:
     progress("kernel", None)
-    found = await kernel.fetch(recipe.kernel, recipe.suite, cache, draft.scratch)
+    found = await kernel.fetch(_kernel_package(recipe), apt, cache, draft.scratch)
     ModuleIndex.read(found).closure(recipe.modules)  # a wrong name is told now, not when Debian is installed
     shutil.copyfile(found.vmlinuz, draft.entry / "kernel")
     progress("kernel", 1.0)
@@ -96,16 +110,21 @@ async def _kernel_and_initrd(recipe: Recipe, cache: Path, draft: Draft, progress
     return found
 
 
+def _kernel_package(recipe: Recipe) -> str:
+    named = "kernel" in recipe.model_fields_set
+    return recipe.kernel if named else distribution.of_suite(recipe.suite).kernel
+
+
 async def _finish(
     recipe: Recipe, used: Kernel, tree: Path, draft: Draft, began: float, progress: Progress
 ) -> Manifest:
     progress("squashfs", None)
-    await used.install_modules(ModuleIndex.read(used).closure(recipe.modules), tree / "usr")
-    packages = await rootfs.installed(tree)
+    await used.install_modules(ModuleIndex.read(used).closure(recipe.modules), _modules_below(tree))
+    listed = await rootfs.installed(tree)
     stripped = await strip(tree, recipe.strip, draft.scratch)
     rootfs.finish(tree, recipe.drop, began)
     target = draft.entry / "root.squashfs"
-    await squashfs.make(tree, target, recipe.squashfs, rootfs.EPOCH, partial(progress, "squashfs"))
+    await squashfs.make(tree, target, recipe.squashfs, EPOCH, partial(progress, "squashfs"))
     left = sizes(tree)
     return Manifest(
         recipe=recipe.name,
@@ -117,9 +136,14 @@ async def _finish(
             initrd=_artefact(draft.entry / "initrd"),
         ),
         unpacked_bytes=sum(left.values()),
-        packages=tuple(package.weighed(left) for package in packages),
+        packages=tuple(package.weighed(left) for package in listed),
         stripped=tuple(Stripped(rule=rule, size=size) for rule, size in stripped),
     )
+
+
+def _modules_below(tree: Path) -> Path:
+    """Where `lib/modules` is: a foreign tree may have a /lib of its own."""
+    return tree if (tree / "lib").is_dir() and not (tree / "lib").is_symlink() else tree / "usr"
 
 
 def _artefact(path: Path) -> Artefact:

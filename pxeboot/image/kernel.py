@@ -9,9 +9,10 @@ from fnmatch import filter as matching
 from pathlib import Path, PurePosixPath
 
 from pxeboot.errors import PxebootError
-from pxeboot.image.apt import Apt, for_suite, host_sources
+from pxeboot.image.apt import Apt
 from pxeboot.image.command import run
 
+_MODULES_APART = re.compile(r"\blinux-modules-\d[^\s,(|]*")
 _VERSIONED = re.compile(r"\blinux-image-\d[^\s,(|]*")
 
 
@@ -45,19 +46,11 @@ class Kernel:
         await run("depmod", "-b", target, self.release)
 
 
-async def fetch(package: str, suite: str, cache: Path, scratch: Path) -> Kernel:
+async def fetch(package: str, apt: Apt, cache: Path, scratch: Path) -> Kernel:
     """The newest kernel behind `package` (a meta package is followed), from `cache` when it is there.
 
-    The host's sources are asked for it. Raises PxebootError.
+    Raises PxebootError.
     """
-    sources = for_suite(host_sources(), suite)
-    if not sources:
-        raise PxebootError(
-            f"suite: this machine's apt has no source for {suite!r}, which the kernel comes from",
-            f"add {suite} to /etc/apt/sources.list.d",
-        )
-    apt = Apt(cache / "apt" / suite, sources, "deb")
-    await apt.update()
     name, version = await _versioned(apt, package)
     folder = cache / "kernels" / f"{name}_{version.replace(':', '%3a')}"
     if not folder.is_dir():
@@ -72,12 +65,19 @@ async def _versioned(apt: Apt, package: str) -> tuple[str, str]:
     return await _versioned(apt, below[0]) if below else (package, fields["Version"])
 
 
+async def _modules_apart(apt: Apt, name: str) -> list[tuple[str, str]]:
+    """Ubuntu has a kernel's modules in packages of their own; their names and versions."""
+    depends = (await apt.describe(name)).get("Depends", "")
+    return [(found, (await apt.describe(found))["Version"]) for found in _MODULES_APART.findall(depends)]
+
+
 async def _unpack(apt: Apt, name: str, version: str, scratch: Path, folder: Path) -> None:
     unpacked = scratch / "kernel"
     unpacked.mkdir()
-    archive = await apt.download(name, version, scratch)
-    await run("dpkg-deb", "-x", archive, unpacked)
-    archive.unlink()
+    for part, its_version in ((name, version), *await _modules_apart(apt, name)):
+        archive = await apt.download(part, its_version, scratch)
+        await run("dpkg-deb", "-x", archive, unpacked)
+        archive.unlink()
     if not any(unpacked.glob("boot/vmlinuz-*")):
         raise PxebootError(f"kernel: package {name!r} holds no kernel", 'name one like "linux-image-amd64"')
     await run("depmod", "-b", unpacked, next((unpacked / "lib/modules").iterdir()).name)

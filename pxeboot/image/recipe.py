@@ -11,6 +11,7 @@ from pxeboot.image.rules import RULES
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MODULE = re.compile(r"[A-Za-z0-9_*?\[\]-]+")
 
 
@@ -41,6 +42,18 @@ def _rule(text: str) -> str:
     return text
 
 
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise ValueError(f"{text!r} is not the name of an account")  # useradd(8)
+    return text
+
+
+def _mirror(text: str) -> str:
+    if not re.match(r"(deb )?.*[a-z]+://\S+$|deb .*\S+", text):
+        raise ValueError(f"{text!r} is neither an address nor a line of sources.list")
+    return text
+
+
 def _inside(text: str) -> str:
     """Accept an absolute path or pattern inside the image, spelled in one way only."""
     path = PurePosixPath(text)
@@ -58,7 +71,22 @@ class AddedFile(BaseModel, frozen=True, extra="forbid"):
 
     source: str = Field(min_length=1)
     """A local file; relative to the recipe's folder."""
+    template: bool = False
+    """`$name` in it stands for a variable of the recipe, `$$` for a dollar sign."""
     mode: int = Field(default=0o644, ge=0, le=0o7777)
+
+
+class User(BaseModel, frozen=True, extra="forbid"):
+    """A value of `[users]`: an account that is made, or changed where a package has made it."""
+
+    keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """SSH keys that may log in: lines of authorized_keys, or names of local files with such lines."""
+    groups: tuple[Annotated[str, AfterValidator(_account)], ...] = ()
+    """Beside its own one; they must be there."""
+    shell: str = Field(default="", pattern=r"^(/[^\s:]+)?$")
+    uid: int | None = Field(default=None, ge=1, le=65533)
+    password: str = Field(default="", pattern=r"^(\$[^\s:]+)?$")
+    """As crypt(5) has it, never in plain; left out: no password opens it."""
 
 
 class SquashFs(BaseModel, frozen=True, extra="forbid"):
@@ -87,15 +115,30 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
 
     name: Annotated[str, AfterValidator(image_name)]
     """Also the tag that a build moves when none is given."""
+    extends: str | None = Field(default=None, min_length=1)
+    """Another recipe, by name or path: this one adds to its lists and tables, and holds over the rest."""
     suite: str = Field(default="bookworm", pattern=r"^[a-z][a-z0-9-]*$")
+    """The code name of a release of Debian or Ubuntu."""
+    mirror: tuple[Annotated[str, AfterValidator(_mirror)], ...] = ()
+    """Where packages come from: addresses, or lines of sources.list(5). Left out: the host's sources."""
+    keyring: Annotated[str, Field(pattern=r"^/")] | None = None
+    """The keys that sign the mirror, when they are not the distribution's."""
+    base: str | None = Field(default=None, min_length=1)
+    """A local folder, tar or OCI image layout to begin with, instead of the suite's packages."""
     packages: tuple[Annotated[str, AfterValidator(_package)], ...] = ()
     """Debian packages, beside the essential ones."""
     strip: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
     """Rules of `rules.py` for what to leave out at the end."""
+    keep: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
+    """Of the rules of what this one extends, those that are not to be applied."""
     drop: tuple[Inside, ...] = ()
     """What else to leave out. A `*` matches slashes too, as in dpkg's `path-exclude`."""
     files: dict[Inside, Annotated[AddedFile, BeforeValidator(_entry)]] = {}
     """What to add, by path inside the image, before the commands run. Owned by root."""
+    variables: dict[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")], str] = {}
+    """For templates among the files."""
+    users: dict[Annotated[str, AfterValidator(_account)], User] = {}
+    """Accounts, made before the commands run."""
     commands: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Shell commands run inside, in order, each by a `sh -eu` of its own."""
     kernel: Annotated[str, AfterValidator(_package)] = "linux-image-amd64"
@@ -106,6 +149,23 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     squashfs: SquashFs = SquashFs()
 
 
+_JOINED = ("packages", "strip", "drop", "modules", "commands")
+_MERGED = ("files", "variables", "users")
+
+
+def extended(below: Recipe, above: Recipe) -> Recipe:
+    """`above` standing on `below`: lists are joined, tables merged, all else is of the one that says it."""
+    said = above.model_fields_set
+    whole = {name: getattr(above if name in said else below, name) for name in Recipe.model_fields}
+    whole |= {name: (*getattr(below, name), *getattr(above, name)) for name in _JOINED}
+    whole |= {name: getattr(below, name) | getattr(above, name) for name in _MERGED}
+    whole |= {name: tuple(dict.fromkeys(whole[name])) for name in _JOINED if name != "commands"}
+    whole["strip"] = tuple(rule for rule in whole["strip"] if rule not in above.keep)
+    if "base" in said and above.base is not None:
+        whole["packages"] = above.packages
+    return Recipe.model_construct(said | below.model_fields_set, **(whole | {"extends": None, "keep": ()}))
+
+
 def parse(text: str, name: str) -> Recipe:
     """Read a recipe; `name` is its file's. Raises PxebootError with file, key, value and remedy."""
     return toml.read(text, name, Recipe, lambda error: _HINTS[str(error["loc"][0])])
@@ -113,6 +173,13 @@ def parse(text: str, name: str) -> Recipe:
 
 _HINTS = {
     "name": 'write name = "web", say: it becomes the image\'s tag',
+    "extends": 'write the name of a shipped recipe, or a path like "../web/recipe.toml"',
+    "mirror": 'write addresses, or lines like "deb http://archive.ubuntu.com/ubuntu noble main universe"',
+    "keyring": "write the path of a keyring on this machine",
+    "base": "write the path of a folder, a tar or an OCI image layout; packages are only of a suite",
+    "variables": 'write name = "text"; names are in lower case',
+    "users": 'write alice = { keys = ["ssh-ed25519 ..."], groups = ["www-data"] }',
+    "keep": f"the rules are: {', '.join(RULES)}",
     "suite": 'write the code name of a Debian release, like "bookworm"',
     "packages": "write package names without versions; `apt-cache search WORD` finds them",
     "strip": f"the rules are: {', '.join(RULES)}",

@@ -9,7 +9,7 @@ from pxeboot.errors import PxebootError
 from pxeboot.image import icu
 from pxeboot.image.command import run
 from pxeboot.image.rules import RULES, Action, StripRule
-from pxeboot.image.tree import inside, remove, unpacked_bytes, walk
+from pxeboot.image.tree import follow, remove, unpacked_bytes, walk
 
 _LIBRARY = re.compile(rb"lib[A-Za-z0-9_.+-]+?\.so(?:\.[0-9]+)*")
 """A library's name as it stands in ELF headers, in the strings of who calls dlopen(), and in `LoadFile`
@@ -76,18 +76,18 @@ def _keep_loaded_modules(tree: Path) -> None:
 
 def _text(path: Path, tree: Path) -> str:
     """A file's text, a link followed inside the tree."""
-    target = inside(tree, path)
+    target = follow(tree, str(path.relative_to(tree)))
     return target.read_text(errors="replace") if target is not None and target.is_file() else ""
 
 
 async def _icu_data(tree: Path, scratch: Path) -> None:
-    for library in _matching(tree, "usr/lib/*-linux-gnu/libicudata.so.*.*"):
+    for library in _files_matching(tree, "usr/lib/*-linux-gnu/libicudata.so.*.*"):
         _refuse_when_all_is_wanted(tree)
         await _cut_icu_data(library, scratch)
 
 
-def _matching(tree: Path, pattern: str) -> list[Path]:
-    return sorted(tree.glob(pattern))
+def _files_matching(tree: Path, pattern: str) -> list[Path]:
+    return [path for path in sorted(tree.glob(pattern)) if not path.is_symlink()]
 
 
 async def _cut_icu_data(library: Path, scratch: Path) -> None:

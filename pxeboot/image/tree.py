@@ -8,6 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+EPOCH = 1735689600
+"""2025-01-01, in Unix seconds: the time of all that is made while building. A date of its own would give two
+equal builds two digests; files that came in packages keep the time they have there."""
 _MAX_LINKS = 40
 """As Linux has it: path_resolution(7)."""
 
@@ -40,20 +43,34 @@ def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
 
 
-def inside(tree: Path, path: Path) -> Path | None:
-    """What a link means in the running system; None when that is outside or nowhere.
+def settle_times(tree: Path, built_since: float) -> None:
+    """Give EPOCH to all that is newer than `built_since`, Unix seconds: building has made it."""
+    for path in (tree, *walk(tree)):
+        if path.lstat().st_mtime >= built_since:
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
 
-    Only links at the end of the path are followed, not those of its folders.
+
+def follow(tree: Path, name: str) -> Path | None:
+    """Where a name leads inside the tree, as in a chroot, all links followed; None when in circles.
+
+    It need not exist. Source: path_resolution(7).
     """
-    for _ in range(_MAX_LINKS):
-        if not path.is_symlink():
-            return path
-        target = path.readlink()
-        base = tree if target.is_absolute() else path.parent
-        path = Path(os.path.normpath(f"{base}/{target}"))
-        if not path.is_relative_to(tree):
+    path, links = tree, 0
+    waiting = name.split("/")[::-1]
+    while waiting:
+        part = waiting.pop()
+        candidate = path / part
+        if part == "..":
+            path = path if path == tree else path.parent
+        elif part in ("", ".") or not candidate.is_symlink():
+            path = candidate
+        elif (links := links + 1) > _MAX_LINKS:
             return None
-    return None
+        else:
+            target = str(candidate.readlink())
+            path = tree if target.startswith("/") else path
+            waiting += target.split("/")[::-1]
+    return path
 
 
 def sizes(tree: Path) -> dict[str, int]:

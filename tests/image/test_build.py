@@ -1,14 +1,18 @@
 """A whole build, of the smallest system there is: a minute on two cores, and the network."""
 
 import asyncio
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pxeboot.errors import PxebootError
 from pxeboot.image import build as building
-from pxeboot.image import recipes
+from pxeboot.image import packages, recipes
 from pxeboot.image.library import Library
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
@@ -22,6 +26,16 @@ drop = ["/usr/share/*"]
 files = { "/etc/greeting" = "greeting" }
 squashfs = { level = 3 }
 """
+
+
+EXTRAS = """
+users = { eve = { keys = ["ssh-ed25519 AAAA eve"], groups = ["adm"], shell = "/bin/sh" } }
+variables = { site = "a.example" }
+"""
+
+
+def quiet(step: str, share: float | None) -> None:
+    """No progress is shown."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +59,9 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
     loaded = load(tmp_path, RECIPE)
     steps: dict[str, float | None] = {}
     image = await building.build(loaded, state_dir, "small", steps.__setitem__)
-    assert steps == dict.fromkeys(("root file system", "kernel", "curl", "initrd", "squashfs"), 1.0)
+    assert steps == dict.fromkeys(
+        ("packages", "root file system", "kernel", "curl", "initrd", "squashfs"), 1.0
+    )
     assert Library(state_dir / "images").resolve("small") == image
     assert image.initrd.stat().st_size < 12_000_000
     sizes = {package.name: package.size for package in image.manifest.packages}
@@ -61,9 +77,46 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
     assert any(path.endswith("/dummy.ko") for path in files)
     assert not {"/etc/hostname", "/usr/share/doc"} & files
 
-    again = await building.build(loaded, state_dir, "small", lambda step, share: None)
+    shutil.rmtree(state_dir / "cache/packages")
+    again = await building.build(loaded, state_dir, "small", quiet)
     assert again.digest == image.digest
     assert left_behind(state_dir) == []
+
+
+async def test_the_same_packages_are_not_installed_again(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await building.build(load(tmp_path, RECIPE), state_dir, "small", quiet)  # by the test above, or now
+    monkeypatch.setattr(packages, "_bootstrap", None)
+    changed = RECIPE.replace('"touch /made"', '"touch /other"') + EXTRAS
+    changed = changed.replace(
+        "files = {", 'files = { "/etc/site.conf" = { source = "site.conf", template = true },'
+    )
+    (tmp_path / "site.conf").write_text("for $site")
+    image = await building.build(load(tmp_path, changed), state_dir, "changed", quiet)
+    tree = tmp_path / "tree"
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", tree, image.root], check=True)
+    assert ((tree / "other").exists(), (tree / "made").exists()) == (True, False)
+    assert (tree / "etc/site.conf").read_text() == "for a.example"
+    keys = tree / "home/eve/.ssh/authorized_keys"
+    assert (keys.read_text(), keys.stat().st_mode & 0o777) == ("ssh-ed25519 AAAA eve\n", 0o600)
+    assert keys.stat().st_uid == keys.parent.stat().st_uid >= 1000
+    groups = (tree / "etc/group").read_text().splitlines()
+    assert next(line for line in groups if line.startswith("adm:")).endswith(":eve")
+    assert "eve:!" in (tree / "etc/shadow").read_text()  # no password opens it
+
+
+async def test_an_image_is_made_of_what_docker_exports(state_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "root/sbin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tmp_path / "root/sbin/init")
+    subprocess.run(["tar", "-C", tmp_path / "root", "-cf", tmp_path / "root.tar", "."], check=True)
+    text = 'name = "foreign"\nbase = "root.tar"\nmodules = ["dummy"]\nsquashfs = { level = 1 }'
+    images = [await building.build(load(tmp_path, text), state_dir, "foreign", quiet) for _ in range(2)]
+    assert images[0].digest == images[1].digest
+    listed = subprocess.run(["unsquashfs", "-l", images[0].root], capture_output=True, text=True, check=True)
+    assert "squashfs-root/sbin/init" in listed.stdout
+    assert "/dummy.ko" in listed.stdout
+    assert images[0].manifest.packages == ()
 
 
 @pytest.mark.parametrize(
@@ -80,22 +133,60 @@ async def test_a_wrong_recipe_is_told_by_name_and_leaves_nothing(
 ) -> None:
     with pytest.raises(PxebootError, match=told):
         loaded = load(tmp_path, f'name = "bad"\n{wrong}\n')
-        await building.build(loaded, state_dir, "bad", lambda step, share: None)
+        await building.build(loaded, state_dir, "bad", quiet)
     assert left_behind(state_dir) == []
     assert Library(state_dir / "images").tag("bad") is None
 
 
-async def test_an_interrupted_build_leaves_nothing(state_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "share", "text"),
+    [
+        ("packages", None, RECIPE),
+        ("root file system", 0.3, RECIPE.replace("modules", 'packages = ["hostname"]\nmodules')),
+        ("kernel", None, RECIPE),
+        ("squashfs", 0.01, RECIPE),
+    ],
+)
+async def test_a_build_interrupted_at_any_stage_leaves_nothing(
+    stage: str, share: float | None, text: str, state_dir: Path, tmp_path: Path
+) -> None:
     reached = asyncio.Event()
 
     def progress(name: str, done: float | None) -> None:
-        if name == "root file system" and done is not None and done > 0.3:
+        if name == stage and (share is None or (done or 0) >= share):
             reached.set()
 
-    task = asyncio.ensure_future(building.build(load(tmp_path, RECIPE), state_dir, "cut", progress))
+    before = {image.digest for image in Library(state_dir / "images").list()}
+    task = asyncio.ensure_future(building.build(load(tmp_path, text), state_dir, "cut", progress))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert left_behind(state_dir) == []
     assert Library(state_dir / "images").tag("cut") is None
+    assert {image.digest for image in Library(state_dir / "images").list()} == before
+    assert not list((state_dir / "cache").glob("packages/*.new"))
+
+
+def test_control_c_ends_the_command_and_everything_it_started(state_dir: Path, tmp_path: Path) -> None:
+    load(tmp_path, RECIPE.replace("modules", 'packages = ["ncurses-base"]\nmodules'))
+    command = [sys.executable, "-m", "pxeboot.cli.main", "image", "build", str(tmp_path)]
+    process = subprocess.Popen([*command, "--state-dir", str(state_dir)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list((state_dir / "images").glob(".draft-*/scratch/root/usr/bin/*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert left_behind(state_dir) == []
+    running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, str(state_dir))]
+    assert running == []
+
+
+def names(cmdline: Path, text: str) -> bool:
+    """Whether a process has the text in its command line; one that has just ended has not."""
+    try:
+        return text.encode() in cmdline.read_bytes()
+    except OSError:
+        return False

@@ -1,7 +1,7 @@
 import pytest
 
 from pxeboot.errors import PxebootError
-from pxeboot.image.recipe import AddedFile, Recipe, parse
+from pxeboot.image.recipe import AddedFile, Recipe, extended, parse
 
 
 def test_a_name_is_enough() -> None:
@@ -77,5 +77,75 @@ def test_an_error_names_file_key_value_and_remedy(line: str, message: str, hint:
     with pytest.raises(PxebootError) as caught:
         parse(line, "some/recipe.toml")
     assert str(caught.value).startswith("some/recipe.toml: ")
+    assert message in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_what_extends_adds_to_lists_and_tables_and_holds_over_the_rest() -> None:
+    below = parse(
+        """
+        name = "web"
+        suite = "trixie"
+        packages = ["apache2", "php"]
+        strip = ["perl", "icu-data"]
+        commands = ["one"]
+        files = { "/a" = "a", "/b" = "b" }
+        users = { eve = { uid = 2000 } }
+        squashfs = { level = 3 }
+        """,
+        "below.toml",
+    )
+    above = parse(
+        """
+        name = "shop"
+        extends = "web"
+        packages = ["php-intl", "php"]
+        keep = ["icu-data"]
+        strip = ["locales"]
+        commands = ["one"]
+        files = { "/b" = "mine" }
+        kernel = "linux-image-cloud-amd64"
+        """,
+        "above.toml",
+    )
+    whole = extended(below, above)
+    assert (whole.name, whole.suite, whole.kernel) == ("shop", "trixie", "linux-image-cloud-amd64")
+    assert whole.packages == ("apache2", "php", "php-intl")
+    assert whole.strip == ("perl", "locales")
+    assert whole.commands == ("one", "one")
+    assert {path: file.source for path, file in whole.files.items()} == {"/a": "a", "/b": "mine"}
+    assert (whole.users["eve"].uid, whole.squashfs.level, whole.extends) == (2000, 3, None)
+
+
+def test_a_recipe_of_three_floors_keeps_what_the_lowest_says() -> None:
+    one, two, three = (
+        parse(text, "recipe.toml")
+        for text in (
+            'name="a"\nsuite="sid"\nkernel="linux-image-x"',
+            'name="b"\nextends="a"',
+            'name="c"\nextends="b"',
+        )
+    )
+    whole = extended(extended(one, two), three)
+    assert (whole.name, whole.suite, whole.kernel) == ("c", "sid", "linux-image-x")
+    assert "kernel" in whole.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ('strip = ["pearl"]', "there is no strip rule 'pearl'", "perl"),
+        ('mirror = ["nowhere"]', "'nowhere' is neither an address nor a line", "deb http://"),
+        ('users = { "a b" = {} }', "'a b' is not the name of an account", "keys"),
+        ('users = { eve = { password = "plain" } }', "users.eve.password", "keys"),
+        ('users = { eve = { shell = "sh" } }', "users.eve.shell", "keys"),
+        ('variables = { "A-B" = "x" }', "variables.A-B", "lower case"),
+        ('squashfs = { compression = "xz", level = 9 }', "level is of zstd", "block_kib"),
+        ("squashfs = { block_kib = 100 }", "squashfs.block_kib", "block_kib"),
+    ],
+)
+def test_faults_of_the_newer_keys_are_told_too(line: str, message: str, hint: str) -> None:
+    with pytest.raises(PxebootError) as caught:
+        parse(f'name = "web"\n{line}', "recipe.toml")
     assert message in str(caught.value)
     assert hint in caught.value.hint

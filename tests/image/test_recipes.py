@@ -60,3 +60,51 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(PxebootError, match="cannot be read"):
         recipes.load(str(tmp_path))
+
+
+def test_what_a_recipe_extends_is_read_with_its_own_files(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "base", 'name = "base"\nfiles = { "/etc/motd" = "motd", "/etc/issue" = "issue" }')
+    path = write_recipe(
+        tmp_path / "site", 'name = "site"\nextends = "../base"\nfiles = { "/etc/motd" = "mine" }'
+    )
+    for name in ("base/motd", "base/issue", "site/mine"):
+        (tmp_path / name).write_text(name)
+    loaded = recipes.load(str(path))
+    assert loaded.recipe.name == "site"
+    assert loaded.sources == {"/etc/motd": tmp_path / "site/mine", "/etc/issue": tmp_path / "base/issue"}
+
+
+def test_a_shipped_recipe_is_extended_by_its_name(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, 'name = "shop"\nextends = "web"\npackages = ["php-intl"]\nkeep = ["icu-data"]'
+    )
+    loaded = recipes.load(str(path))
+    assert {"apache2", "php-intl"} <= set(loaded.recipe.packages)
+    assert "icu-data" not in loaded.recipe.strip
+    assert loaded.sources["/var/www/html/index.php"].is_file()
+
+
+def test_recipes_that_extend_one_another_are_refused(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "a", 'name = "a"\nextends = "../b"')
+    path = write_recipe(tmp_path / "b", 'name = "b"\nextends = "../a"')
+    with pytest.raises(PxebootError, match="in a circle"):
+        recipes.load(str(path))
+
+
+def test_keys_are_written_or_are_read_from_files(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, 'name = "x"\nusers = { eve = { keys = ["eve.pub", "ssh-ed25519 AAAA b"] } }'
+    )
+    (tmp_path / "eve.pub").write_text("# mine\nssh-ed25519 BBBB a\n\n")
+    assert recipes.load(str(path)).recipe.users["eve"].keys == ("ssh-ed25519 BBBB a", "ssh-ed25519 AAAA b")
+    (tmp_path / "eve.pub").unlink()
+    with pytest.raises(PxebootError, match=r"users.eve.keys: eve.pub"):
+        recipes.load(str(path))
+
+
+def test_a_base_is_found_beside_the_recipe(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, 'name = "x"\nbase = "root.tar"')
+    with pytest.raises(PxebootError, match=r"base: there is no .*root.tar"):
+        recipes.load(str(path))
+    (tmp_path / "root.tar").write_text("x")
+    assert recipes.load(str(path)).base == tmp_path / "root.tar"

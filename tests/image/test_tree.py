@@ -1,7 +1,9 @@
 import os
 from pathlib import Path
 
-from pxeboot.image.tree import inside, remove, unpacked_bytes
+import pytest
+
+from pxeboot.image.tree import follow, remove, unpacked_bytes
 
 from .trees import names, write
 
@@ -53,12 +55,20 @@ def test_no_pattern_takes_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == {"a"}
 
 
-def test_a_link_is_followed_inside_the_tree_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "leads_to"),
+    [
+        ("etc/plain", "etc/plain"), ("etc/absolute", "etc/plain"), ("etc/up", "etc/plain"),
+        ("etc/far", "secret"), ("lib/x/y", "usr/lib/x/y"), ("../../etc/./plain", "etc/plain"),
+        ("etc/loop", None), ("new/../etc", "etc"), ("", "."),
+    ],
+)  # fmt: skip
+def test_names_are_followed_as_in_a_chroot(name: str, leads_to: str | None, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    write(tree, "etc/there")
+    write(tree, "etc/plain")
     write(tmp_path, "secret")
-    links = {"one": "/etc/there", "two": "there", "out": "../../secret", "loop": "loop"}
-    for name, target in links.items():
-        (tree / "etc" / name).symlink_to(target)
-    found = {name: inside(tree, tree / "etc" / name) for name in links}
-    assert found == {"one": tree / "etc/there", "two": tree / "etc/there", "out": None, "loop": None}
+    links = {"absolute": "/etc/plain", "up": "../etc/plain", "far": "../../../secret", "loop": "loop"}
+    for link, target in links.items():
+        (tree / "etc" / link).symlink_to(target)
+    (tree / "lib").symlink_to("usr/lib")
+    assert follow(tree, name) == (tree / leads_to if leads_to else None)
