@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -47,6 +48,9 @@ from pxeboot.web.limits import Connections, listen, listen_securely
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
 from pxeboot.web.tls import Tls
+
+if TYPE_CHECKING:
+    from pxeboot.balancer.loop import Balancer
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +139,7 @@ class Server:
             self._progress,
             self._secret,
         )
+        self._balancer: Balancer | None = None
 
     async def start(self) -> None:
         """Open everything, DHCP last: who is given an address finds the rest there. Raises PxebootError."""
@@ -144,6 +149,7 @@ class Server:
         self.tasks.keep(self._expire, "stage limits")
         await self._start_http()
         await self._start_dns()
+        await self._balance()
         for _, address in self._listening():
             await self._start_tftp(address)
         probers = {name: Prober(name, self._site, self._store) for name, _ in self._listening()}
@@ -181,6 +187,9 @@ class Server:
         self._site.https_name = site.https_name
         self._loaders = self._names.loaders = loaders
         await self._store.use_subnets(_subnets(site))
+        if self._balancer is not None:
+            self._balancer.resume()
+        await self._balance()
         log.info("the configuration has been reread")
 
     def _too_many(self) -> dict[str, int]:
@@ -218,7 +227,13 @@ class Server:
             await self._start_https(runner.server, str(address), connections)
         sources = Sources(self._site, self._store, self._progress, self._tftp, self._dhcp.values())
         operators = OperatorApi(
-            self._site, self._store, self._bus, commands, metrics_of(sources), self._too_many
+            self._site,
+            self._store,
+            self._bus,
+            commands,
+            metrics_of(sources),
+            self._too_many,
+            lambda: self._balancer,
         )
         runner = await self._runner(operators.application())
         await _listen(runner, *self._site.config.server.admin_endpoint)
@@ -246,6 +261,17 @@ class Server:
         self._ending.push_async_callback(runner.cleanup)
         await runner.setup()
         return runner
+
+    async def _balance(self) -> None:
+        """Start the balancer where there is a service, or one of ours is still in the kernel."""
+        if self._balancer is not None or not (self._site.config.service or await self._store.made()):
+            return
+        from pxeboot.balancer.loop import Balancer  # noqa: PLC0415  who has no service loads nothing of it
+
+        balancer = Balancer(self._site, self._store, self._progress, self._bus)
+        self._ending.push_async_callback(balancer.close)
+        await balancer.start()
+        self._balancer = balancer
 
     async def _start_dns(self) -> None:
         config = self._site.config.dns

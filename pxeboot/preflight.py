@@ -4,9 +4,10 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def look(config: Config) -> Iterator[Finding]:
     yield from _loaders(config)
     if config.https is not None:
         yield _tried("certificate", lambda: str(Tls.load(config)))
+    yield from _services(config, networks)
     library = Library(config.server.state_dir / "images")
     if config.images.trusted:
         yield _tried("images", lambda: _trust(library, config.images))
@@ -104,6 +106,36 @@ def find_script(service: ServiceConfig) -> str:
     return found
 
 
+def _services(config: Config, networks: list[Network]) -> Iterator[Finding]:
+    """IPVS, and where each virtual address goes; nothing where there is no service."""
+    if not config.service:
+        return
+    from pxeboot.balancer import ipvs  # noqa: PLC0415  who has no service loads nothing of it
+
+    yield _tried("IPVS", ipvs.look)
+    for service in config.service:
+        yield _tried(f"service {service.name}", partial(_look_at_service, service, config, networks))
+
+
+def _look_at_service(service: ServiceConfig, config: Config, networks: Iterable[Network]) -> str:
+    """Where its virtual address is or goes. Raises PxebootError."""
+    from pxeboot.balancer.director import Director  # noqa: PLC0415
+
+    own = {67, TFTP_PORT, DNS_PORT, config.server.http_port}
+    if service.port in own and any(service.vip == network.address for network in networks):
+        raise PxebootError(
+            f"service {service.name}: {service.vip}:{service.port} is where this server itself answers",
+            "choose another address, or another port",
+        )
+    box = Director()
+    try:
+        if not service.manage_vip or box.has(service.vip):
+            return f"{service.vip}" + ("" if box.has(service.vip) else ", which somebody else puts here")
+        return f"{service.vip} goes on {box.home(service)}"
+    finally:
+        box.close()
+
+
 def _loaders(config: Config) -> Iterator[Finding]:
     try:
         needed = needed_loaders(config)
@@ -135,6 +167,8 @@ def resolve(config: Config) -> Site:
     missing = frozenset(loader.name for loader in absent)
     folder = config.tftp.root is not None
     name = "" if config.https is None else Tls.load(config).name
+    for service in config.service:
+        _look_at_service(service, config, networks)
     translated = any(service.forward == "nat" and service.node_prefix for service in config.service)
     gateways = ipv6_addresses() if translated else ()
     return Site(config, networks, replace(loaders, missing=missing, folder=folder), name, gateways)

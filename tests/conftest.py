@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from pxeboot.image.library import Image, Library
+from tests import guest
 
 BUILDING = Path(__file__).parent.parent / ".demo"
 """Image and caches are the demo's, so that neither builds what the other has."""
@@ -24,7 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort by what a test needs; within that, as the files have it."""
+    """Sort by what a test needs; within that, as the files have it. What needs IPVS may need a guest."""
+    guest.divert(items, Path(__file__).parent.parent)
     items.sort(key=lambda item: ("net" in item.keywords) + 2 * ("boot" in item.keywords))
 
 
@@ -44,3 +46,8 @@ def image() -> Image:
     built = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert built.returncode == 0, built.stderr
     return Library(BUILDING / "images").resolve("web")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Inside the guest, the one outside is told."""
+    guest.note(report)

@@ -9,19 +9,20 @@ PACKAGE = Path(__file__).parent.parent / "pxeboot"
 
 FLOORS: list[tuple[str, ...]] = [
     ("errors", "mac", "words", "toml", "config", "balancer.check", "balancer.service", "balancer.target",
-     "resources", "dhcp.values", "dhcp.custom",
+     "balancer.table", "resources", "dhcp.values", "dhcp.custom",
      "inventory.node", "inventory.boot", "inventory.lease", "image.rules", "image.recipe", "image.manifest"),
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio",
      "image.icu"),
     ("pxe.arch", "pxe.client", "pxe.policy", "pxe.script", "dhcp.bootfile", "dhcp.relay", "dhcp.terms",
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.kinds", "dhcp.conflict", "dhcp.proxy",
      "tftp.transfer", "inventory.pool", "web.token", "web.ranges", "web.admission", "web.certificates",
-     "site", "dns.zone", "dns.message", "diagnose.servers", "balancer.health", "balancer.equipment"),
+     "site", "dns.zone", "dns.message", "diagnose.servers", "balancer.health", "balancer.equipment",
+     "balancer.plan", "balancer.roster"),
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks",
      "metrics"),
     ("dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.lane",
      "dhcp.server", "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",
-     "lab", "balancer.probes", "balancer.checker"),
+     "lab", "balancer"),
     ("app", "readings"),
     ("cli",),
 ]  # fmt: skip

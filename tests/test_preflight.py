@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pxeboot.balancer import ipvs
 from pxeboot.config import Config, parse
 from pxeboot.errors import PxebootError
-from pxeboot.preflight import look, needed_loaders, port_error, resolve
+from pxeboot.preflight import Finding, look, needed_loaders, port_error, resolve
 from pxeboot.pxe import arch
 from pxeboot.web import tls
 from tests.parts import SITE
@@ -101,6 +102,7 @@ SERVICE = """
 [[service]]
 name = "www"
 vip = "10.77.0.10"
+interface = "lo"
 port = 80
 group = "web"
 """
@@ -136,3 +138,37 @@ def test_a_router_that_is_not_this_box_is_pointed_out_where_addresses_are_transl
 )
 def test_a_port_that_cannot_be_had_has_its_remedy(number: int, hint: str) -> None:
     assert hint in port_error("10.77.0.1", 69, OSError(number, "")).hint
+
+
+def seen_of(site: Config, subject: str) -> Finding:
+    (found,) = [item for item in look(site) if item.subject == subject]
+    return found
+
+
+def test_a_kernel_without_ipvs_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipvs, "_is_there", lambda: False)
+    monkeypatch.setattr(ipvs, "_modprobe", lambda: "/bin/false")
+    error = seen_of(config(tmp_path, SERVICE), "IPVS").error
+    assert "this kernel has no IPVS" in str(error)
+    assert error is not None
+    assert "modprobe ip_vs" in error.hint
+    monkeypatch.setattr(ipvs, "_modprobe", lambda: "/bin/true")
+    assert seen_of(config(tmp_path, SERVICE), "IPVS").seen == "a module of this kernel"
+    assert not [item for item in look(config(tmp_path)) if item.subject == "IPVS"]  # who has no service
+
+
+@pytest.mark.parametrize(
+    ("keys", "seen", "error"),
+    [
+        ('interface = "lo"', "10.77.0.10 goes on lo", ""),
+        ("manage_vip = false", "10.77.0.10, which somebody else puts here", ""),
+        ('interface = "eth77"', "", "service www: interface 'eth77' does not exist"),
+        ("", "", "service www: no interface has an address in the subnet of 10.77.0.10"),
+    ],
+)
+def test_a_virtual_address_has_a_place(tmp_path: Path, keys: str, seen: str, error: str) -> None:
+    text = SERVICE.replace('interface = "lo"\n', keys + "\n")
+    found = seen_of(config(tmp_path, text), "service www")
+    assert (found.seen, str(found.error or "")) == (seen, error)

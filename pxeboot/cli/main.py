@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from pxeboot.cli import image, lab, lease, node, probe, server, tls
+from pxeboot.cli import image, lab, lease, node, probe, server, service, tls
 from pxeboot.errors import PxebootError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(server.status)
 app.command()(probe.probe)
 app.add_typer(node.app, name="node", help="Machines: what they are and where their boot is.")
 app.add_typer(lease.app, name="lease", help="Addresses: who has which, and which are put aside.")
+app.add_typer(service.app, name="service", help="Virtual services and the nodes behind them.")
 app.add_typer(image.app, name="image", help="Root images: build them, look at them.")
 app.add_typer(tls.app, name="tls", help="Certificates for HTTPS: an own authority for the nodes.")
 app.add_typer(

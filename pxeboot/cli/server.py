@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pxeboot import app as application
+from pxeboot.cli import service
 from pxeboot.cli.client import ask
 from pxeboot.cli.options import AsJson, ConfigPath, StateDir, state_dir_of
 from pxeboot.config import DEFAULT_PATH, load
@@ -70,6 +71,8 @@ def status(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJso
     console.print(
         "nodes: " + (", ".join(f"{count} {stage}" for stage, count in counts.items()) or "none yet")
     )
+    for item in told["services"]:
+        console.print(f"service {service.summary(item)}", style=None if item["up"] else "red", markup=False)
     for node in told["failures"]:
         console.print(f"  {node['name']} ({node['mac']}) {node['stage']}: {node['failure']}", style="red")
     for lease in told["quarantined"]:

@@ -29,6 +29,15 @@ def encode_probe(mac: Mac, address: IPv4Address) -> bytes:
     RFC 5227 §2.1.1: the sender's address is 0.0.0.0, so that no machine's ARP cache takes us for the owner.
     Linux routers with proxy ARP do not answer for others when asked in this way.
     """
+    return _request(mac, IPv4Address(0), address)
+
+
+def encode_announcement(mac: Mac, address: IPv4Address) -> bytes:
+    """A frame that tells everybody whose the address is now (RFC 5227 §2.3): caches learn it anew."""
+    return _request(mac, address, address)
+
+
+def _request(mac: Mac, sender: IPv4Address, target: IPv4Address) -> bytes:
     return _FRAME.pack(
         _BROADCAST,
         mac.packed,
@@ -36,9 +45,9 @@ def encode_probe(mac: Mac, address: IPv4Address) -> bytes:
         *_ETHERNET_IPV4,
         _REQUEST,
         mac.packed,
-        bytes(4),
+        sender.packed,
         bytes(6),
-        address.packed,
+        target.packed,
     )
 
 

@@ -140,6 +140,12 @@ class Progress:
             log.warning("%s: failed: %s", boot.mac, detail)
         await self._save(moved, durable=stage is not boot.stage)
 
+    async def placed(self, mac: Mac, stage: Stage) -> None:
+        """The balancer has put the machine into service or taken it out. That is no sign of life."""
+        boot = await self._store.boot(mac)
+        if boot is not None and boot.stage is not stage and boot.stage in UP and boot.may(stage):
+            await self._save(replace(boot.step(stage, time.time()), heard=boot.heard, detail=boot.detail))
+
     async def sent(self, mac: Mac, what: str, size: int, retries: int = 0) -> None:
         """A server sent the machine `size` bytes of `what`, like "http kernel"."""
         self.sent_bytes[what.partition(" ")[0]] += size

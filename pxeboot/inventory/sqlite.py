@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from socket import inet_ntoa
 from typing import Any
 from uuid import UUID
 
+from pxeboot.balancer.table import Made, ServiceKey
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, from_json, to_json
 from pxeboot.inventory.lease import Lease, LeaseState
@@ -31,14 +32,19 @@ CACHE_KIB = 32 << 10
 """Of pages: 100 000 leases take 10 MiB, and to read back what fell out costs a tenth of a lease's writing."""
 COMPLAIN_SECONDS = 60.0
 """How often a failure that lasts is told again."""
-SCHEMA_VERSION = 2
-_SCHEMA = """
+SCHEMA_VERSION = 3
+_BALANCER = """
+CREATE TABLE drain (mac TEXT, service TEXT, since REAL NOT NULL, PRIMARY KEY (mac, service));
+CREATE TABLE made (key TEXT PRIMARY KEY, vip TEXT NOT NULL, interface TEXT NOT NULL);
+"""
+_SCHEMA = f"""
 CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL);
 CREATE TABLE node (mac TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT, grp TEXT, address TEXT UNIQUE,
                    first_seen REAL, by_uuid INTEGER NOT NULL DEFAULT 0, known_since REAL,
-                   options TEXT NOT NULL DEFAULT '{}');
+                   options TEXT NOT NULL DEFAULT '{{}}');
 CREATE TABLE boot (id TEXT PRIMARY KEY, mac TEXT NOT NULL, started REAL NOT NULL, record TEXT NOT NULL);
 CREATE INDEX boot_of ON boot (mac, started);
+{_BALANCER}
 """
 _MIGRATIONS = {
     # From the version that is the key to the next one.
@@ -49,6 +55,7 @@ ALTER TABLE node ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
 UPDATE node SET known_since = coalesce(first_seen, 0) WHERE grp IS NOT NULL OR address IS NOT NULL
     OR first_seen IS NULL OR name <> 'node-' || replace(mac, ':', '');
 """,
+    2: _BALANCER,
 }
 # One statement for all of them: SQLite gives up the interpreter's lock for each statement, and to get it back
 # from a thread that is busy answering takes up to five milliseconds. And not OR REPLACE, which takes a row
@@ -100,6 +107,8 @@ class SqliteStore:
         self._owners: dict[Claim, Mac] = {}
         self._index()
         self._boots = _read_boots(self._db)
+        self._drains = _read_drains(self._db)
+        self._made = _read_made(self._db)
 
     # Leases
 
@@ -246,21 +255,29 @@ class SqliteStore:
         self._nodes[node.mac] = node
         boots = [replace(boot, mac=node.mac) for boot in self._boots.pop(mac, [])]
         self._boots[node.mac] = boots
+        drains = {service: since for (owner, service), since in self._drains.items() if owner == mac}
+        for service, since in drains.items():
+            del self._drains[mac, service]
+            self._drains[node.mac, service] = since
         self._index()
         await self._write(
             ("DELETE FROM node WHERE mac IN (?, ?)", (mac, node.mac)),
             ("DELETE FROM boot WHERE mac IN (?, ?)", (mac, node.mac)),
             _saving(node),
             *(_saving_boot(boot) for boot in boots),
+            ("UPDATE OR REPLACE drain SET mac = ? WHERE mac = ?", (node.mac, mac)),
         )
 
     async def forget_node(self, mac: Mac) -> bool:
         if self._nodes.pop(mac, None) is None:
             return False
         self._boots.pop(mac, None)
+        self._drains = {key: since for key, since in self._drains.items() if key[0] != mac}
         self._index()
         await self._write(
-            ("DELETE FROM node WHERE mac = ?", (mac,)), ("DELETE FROM boot WHERE mac = ?", (mac,))
+            ("DELETE FROM node WHERE mac = ?", (mac,)),
+            ("DELETE FROM boot WHERE mac = ?", (mac,)),
+            ("DELETE FROM drain WHERE mac = ?", (mac,)),
         )
         return True
 
@@ -294,6 +311,31 @@ class SqliteStore:
         if durable:
             deletions = (("DELETE FROM boot WHERE id = ?", (old.id,)) for old in forgotten)
             await self._write(_saving_boot(boot), *deletions)
+
+    # The balancer
+
+    async def drains(self) -> Mapping[tuple[Mac, str], float]:
+        return dict(self._drains)
+
+    async def save_drain(self, mac: Mac, service: str, since: float | None) -> None:
+        if since is None:
+            self._drains.pop((mac, service), None)
+            await self._write(("DELETE FROM drain WHERE mac = ? AND service = ?", (mac, service)))
+        else:
+            self._drains[mac, service] = since
+            await self._write(("INSERT OR REPLACE INTO drain VALUES (?, ?, ?)", (mac, service, since)))
+
+    async def made(self) -> Mapping[ServiceKey, Made]:
+        return dict(self._made)
+
+    async def save_made(self, made: Made) -> None:
+        self._made[made.key] = made
+        values = (str(made.key), str(made.vip), made.interface)
+        await self._write(("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", values))
+
+    async def forget_made(self, key: ServiceKey) -> None:
+        self._made.pop(key, None)
+        await self._write(("DELETE FROM made WHERE key = ?", (str(key),)))
 
     # The disk
 
@@ -467,6 +509,17 @@ def _read_nodes(db: sqlite3.Connection) -> list[Node]:
         )
         for mac, name, uuid, group, address, first_seen, by_uuid, known_since, options in rows
     ]
+
+
+def _read_drains(db: sqlite3.Connection) -> dict[tuple[Mac, str], float]:
+    rows = db.execute("SELECT mac, service, since FROM drain")
+    return {(Mac(mac), service): since for mac, service, since in rows}
+
+
+def _read_made(db: sqlite3.Connection) -> dict[ServiceKey, Made]:
+    rows = db.execute("SELECT key, vip, interface FROM made")
+    found = [Made(ServiceKey.parse(key), ip_address(vip), interface) for key, vip, interface in rows]
+    return {made.key: made for made in found}
 
 
 def _read_boots(db: sqlite3.Connection) -> dict[Mac, list[Boot]]:

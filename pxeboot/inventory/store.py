@@ -1,16 +1,17 @@
-"""Where nodes, leases and boots are kept: what every store promises.
+"""Where nodes, leases, boots and what the balancer must not forget are kept: what every store promises.
 
 SQLite is the embedded one (`sqlite.py`). Another, for several servers on one database, will follow, so
 nothing above this line may know which one it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from pxeboot.balancer.table import Made, ServiceKey
 from pxeboot.config import AddressRange
 from pxeboot.inventory.boot import Boot
 from pxeboot.inventory.lease import Lease
@@ -126,6 +127,21 @@ class Store(Protocol):
 
     async def save_boot(self, boot: Boot, *, durable: bool = True) -> None:
         """Add or replace a boot record: on disk, or where not `durable` (a heartbeat) for readers only."""
+
+    async def drains(self) -> Mapping[tuple[Mac, str], float]:
+        """Since when which node is drained of which service, by its name; "": of all of them."""
+
+    async def save_drain(self, mac: Mac, service: str, since: float | None) -> None:
+        """Drain a node of a service ("": of all), or no longer, on disk."""
+
+    async def made(self) -> Mapping[ServiceKey, Made]:
+        """The virtual services that we have put into the kernel."""
+
+    async def save_made(self, made: Made) -> None:
+        """Remember a virtual service, on disk."""
+
+    async def forget_made(self, key: ServiceKey) -> None:
+        """A virtual service is not in the kernel any more, on disk."""
 
     async def close(self) -> None:
         """Write what is left and let go of the file."""

@@ -3,11 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from ipaddress import IPv4Address
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -20,6 +19,9 @@ from pxeboot.metrics import CONTENT_TYPE, Metric, exposition
 from pxeboot.site import Site
 from pxeboot.web.commands import Commands
 from pxeboot.web.node_settings import NodeSettings, RefusedEntries
+from pxeboot.web.route import Handler, Route
+from pxeboot.web.route import as_json as _json
+from pxeboot.web.service_api import FindBalancer, ServiceApi
 from pxeboot.web.views import (
     CommandRequest,
     ImportResult,
@@ -39,23 +41,14 @@ from pxeboot.web.views import (
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS = 15.0
 MAX_REQUEST_BYTES = 16 << 20
 """A list of some 100 000 nodes."""
-_PATH_PARAMETERS = {"node": "a MAC address, a UUID or a name", "address": "an IPv4 address"}
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One operation: what it takes, what it gives, and who does it. The OpenAPI document is made of these."""
-
-    method: Literal["GET", "PATCH", "DELETE", "POST"]
-    path: str
-    summary: str
-    takes: type[BaseModel] | None
-    gives: type[BaseModel] | None
-    handler: Handler
+_PATH_PARAMETERS = {
+    "node": "a MAC address, a UUID or a name",
+    "address": "an IPv4 address",
+    "service": "the name of a [[service]]",
+}
 
 
 class OperatorApi:
@@ -69,6 +62,7 @@ class OperatorApi:
         commands: Commands,
         metrics: list[Metric],
         dropped: Callable[[], Mapping[str, int]] = dict,
+        balancer: FindBalancer = lambda: None,
     ) -> None:
         """`dropped` tells how many DHCP requests were not answered, by interface."""
         self._dropped = dropped
@@ -78,6 +72,7 @@ class OperatorApi:
         self._commands = commands
         self._metrics = metrics
         self._settings = NodeSettings(site, store)
+        self._services = ServiceApi(site, store, bus, balancer, self._settings.find)
         self.routes = (
             Route("GET", "/status", "Networks, leases and nodes in numbers", None, Status, self.status),
             Route("GET", "/leases", "Leases of the served networks", None, LeaseList, self.leases),
@@ -93,6 +88,7 @@ class OperatorApi:
             Route("DELETE", "/nodes/{node}", "Forget a node and its boots", None, None, self.forget_node),
             Route("POST", "/nodes/{node}/command", "Have the node's agent do something", CommandRequest, None,
                   self.command),
+            *self._services.routes,
             Route("GET", "/events", "Changes as server-sent events", None, None, self.events),
         )  # fmt: skip
 
@@ -106,7 +102,7 @@ class OperatorApi:
         return app
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        return _json(await status_of(self._site, self._store, self._dropped()))
+        return _json(await status_of(self._site, self._store, self._dropped(), await self._services.views()))
 
     async def leases(self, request: web.Request) -> web.StreamResponse:
         return _json(await lease_list(self._store))
@@ -218,10 +214,6 @@ async def _faults_as_json(request: web.Request, handler: Handler) -> web.StreamR
     except OSError as error:
         log.error("%s %s: %s", request.method, request.path, error)
         return _json(Problem(error=str(error), hint="see the server's log"), status=503)
-
-
-def _json(model: BaseModel, status: int = 200) -> web.Response:
-    return web.Response(text=model.model_dump_json(), content_type="application/json", status=status)
 
 
 def openapi_document(routes: tuple[Route, ...]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pxeboot.inventory.node import Node, group_of, is_known
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
+from pxeboot.web.service_views import ServiceView
 from pxeboot.words import Name
 
 
@@ -178,6 +179,7 @@ class Status(BaseModel):
 
     networks: list[NetworkStatus]
     nodes_by_stage: dict[str, int] = Field(description="in the order of a boot; only stages that have nodes")
+    services: list[ServiceView]
     failures: list[NodeView] = Field(description="nodes that have failed or are lost")
     quarantined: list[LeaseView] = Field(description="addresses that somebody has without a lease of ours")
 
@@ -276,7 +278,9 @@ def _lease_view(lease: Lease, names: Mapping[Mac, str], now: float) -> LeaseView
     )
 
 
-async def status_of(site: Site, store: Store, dropped: Mapping[str, int]) -> Status:
+async def status_of(
+    site: Site, store: Store, dropped: Mapping[str, int], services: list[ServiceView]
+) -> Status:
     """Count leases and nodes. `dropped`: DHCP requests not answered, by interface."""
     now, names = time.time(), await _names(store)
     leases = await store.leases()
@@ -298,6 +302,7 @@ async def status_of(site: Site, store: Store, dropped: Mapping[str, int]) -> Sta
     return Status(
         networks=networks,
         nodes_by_stage={stage: count for stage, count in counts.items() if count},
+        services=services,
         failures=[view for view in views if view.stage in (Stage.FAILED.value, Stage.LOST.value)],
         quarantined=[_lease_view(lease, names, now) for lease in leases if lease.quarantined(now)],
     )

@@ -1,0 +1,156 @@
+"""Nodes come, go, are drained and die under load, and the server is restarted: what clients notice of it."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.balancer.cluster import CONFIG, FALL, INTERVAL, VIP, Cluster, cluster, load
+from tests.balancer.rack import get
+from tests.serving import wait_for
+
+pytestmark = [
+    pytest.mark.ipvs,
+    pytest.mark.boot,
+    pytest.mark.timeout(240),
+    # The nodes' servers are closed under the hands of their threads.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+FIRST, LATER = tuple(range(1, 6)), tuple(range(6, 16))
+DRAINED = (1, 2, 3, 4, 5)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(len(FIRST) + len(LATER), tmp_path_factory.mktemp("state")) as made:
+        made.boot(*FIRST)
+        yield made
+
+
+def test_no_request_fails_while_nodes_come_and_go_and_the_server_is_restarted(running: Cluster) -> None:
+    with load(running.rack) as seen:
+        time.sleep(1)
+        running.boot(*LATER)
+        for number in DRAINED:
+            told = running.ask("POST", f"/nodes/{running.rack.nodes[number - 1].mac}/drain", {})
+            assert told["services"][0]["weight"] == 0
+        running.stop(signal.SIGTERM)
+        time.sleep(1)
+        running.start()
+        running.wait_for_states(dict.fromkeys(DRAINED, "drained"))
+        assert running.stage(1) == "draining"
+        before = {number: seen.good[number] for number in DRAINED}
+        running.stop(signal.SIGKILL)
+        time.sleep(1)
+        running.start()
+        running.wait_for_states(dict.fromkeys(LATER, "serving"))
+        time.sleep(2)
+        after = {number: seen.good[number] for number in DRAINED}
+    assert seen.failed == []
+    assert before == after  # a drained node stays drained, whatever happens to the server
+    assert all(seen.good[number] > 10 for number in LATER)
+    print(f"{seen.good.total()} requests, none failed")
+
+
+def test_an_undrained_node_serves_again(running: Cluster) -> None:
+    for number in DRAINED:
+        running.ask("POST", f"/nodes/{running.rack.nodes[number - 1].mac}/undrain", {})
+    running.wait_for_states(dict.fromkeys(DRAINED, "serving"), 5)
+    assert running.stage(1) == "serving"
+
+
+def test_a_node_that_dies_is_missed_for_a_moment_only(running: Cluster) -> None:
+    victim = running.rack.nodes[14]
+    with load(running.rack) as seen:
+        time.sleep(2)
+        dead = time.monotonic()
+        victim.unplug()
+        running.agents[15].die()
+        time.sleep(INTERVAL * FALL + 6)
+    late = [why for begun, why in seen.failed if begun > dead + INTERVAL * FALL + 1]
+    assert late == []
+    assert seen.failed  # else nothing was killed
+    assert running.states()[15] == "failing"
+    last = max(begun for begun, _ in seen.failed) - dead
+    print(f"{len(seen.failed)} of {seen.good.total()} requests failed, the last one begun {last:.2f} s after")
+
+
+def test_a_node_that_asks_to_boot_again_leaves_at_once_and_comes_back_by_itself(running: Cluster) -> None:
+    victim = running.rack.nodes[0]
+    victim.hush()
+    running.agents[1].begin_to_boot()
+    running.wait_for_states({1: "script"}, 2)
+    assert str(victim.address) not in _ipvsadm(running)
+    running.boot(1)
+    assert running.stage(1) == "serving"
+
+
+def test_what_others_change_in_the_kernel_is_put_right_within_two_seconds(running: Cluster) -> None:
+    address = running.rack.nodes[1].address
+    running.rack.in_director(
+        lambda: subprocess.run(("ipvsadm", "-d", "-t", f"{VIP}:80", "-r", address), check=True)
+    )
+    assert address not in _ipvsadm(running)
+    wait_for(lambda: address in _ipvsadm(running), 3)
+
+
+def test_operators_see_and_say_it_all(running: Cluster) -> None:
+    listed = running.cli("service", "list")
+    assert "www" in listed
+    assert f"{VIP}:80/tcp" in listed
+    assert "passes: " in running.cli("service", "show", "www")
+    name = running.ask("GET", f"/nodes/{running.rack.nodes[2].mac}")["name"]
+    assert f"{name}: drain" in running.cli("service", "drain", name, "--wait")
+    assert f"{name}: serving in www" in running.cli("service", "undrain", name)
+    assert "service www: " in running.cli("status")
+    assert "there is no node 'nobody'" in running.cli("service", "drain", "nobody")
+    assert "there is no service 'ftp'" in running.cli("service", "show", "ftp")
+
+
+def test_a_service_of_another_and_one_that_is_no_longer_ours(running: Cluster) -> None:
+    running.rack.in_director(lambda: subprocess.run(("ipvsadm", "-A", "-t", "10.77.0.1:8888"), check=True))
+    more = CONFIG + f'[[service]]\nname = "alt"\nvip = "{VIP}"\nport = 8080\nreal_port = 80\ngroup = "web"\n'
+    running.reread(more)
+    wait_for(lambda: f"{VIP}:8080" in _ipvsadm(running), 5)
+    running.reread(CONFIG)
+    wait_for(lambda: f"{VIP}:8080" not in _ipvsadm(running), 5)
+    assert "10.77.0.1:8888" in _ipvsadm(running)
+    assert running.rack.ask(running.rack.far, VIP, 1)  # the address stays, for the other service has it
+
+
+def test_the_services_stay_when_the_server_ends_and_go_when_asked(running: Cluster) -> None:
+    running.stop(signal.SIGTERM)
+    assert len(running.rack.ask(running.rack.far, VIP, 3)) == 3
+    assert f"service tcp {VIP} 80 is out of the kernel" in running.cli("service", "clear")
+    assert _ipvsadm(running).count("TCP") == 1  # the other's
+    with pytest.raises(OSError):
+        running.rack.in_director(lambda: get(VIP, 80, seconds=1.0))
+    assert "nothing of ours was in the kernel" in running.cli("service", "clear")
+
+
+def test_a_cleared_service_is_there_again_when_the_configuration_is_reread(running: Cluster) -> None:
+    running.start()
+    wait_for(lambda: f"{VIP}:80" in _ipvsadm(running), 5)
+    assert f"service tcp {VIP} 80 is out of the kernel" in running.cli("service", "clear")
+    time.sleep(2.5)
+    assert f"{VIP}:80" not in _ipvsadm(running)
+    assert running.stage(2) == "ready"
+    running.reread(CONFIG)
+    running.wait_for_states({2: "serving"})
+
+
+def _ipvsadm(running: Cluster) -> str:
+    command = ("ipvsadm", "-L", "-n")
+    done = running.rack.in_director(
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True)
+    )
+    return done.stdout
+
+
+def test_the_state_directory_has_no_leftovers(running: Cluster) -> None:
+    assert (Path(running.state_dir) / "pxeboot.sqlite").exists()
+    assert "Traceback" not in running.log
