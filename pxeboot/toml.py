@@ -59,7 +59,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _key(place: Place) -> str:
     """`network.1.pool: ` as an operator would point at it, counting tables from 1; `` at the top."""
-    parts = [f"{part + 1}" if isinstance(part, int) else part for part in place if part != "[key]"]
+    named = (part for part in place if isinstance(part, int) or "[" not in part)  # not pydantic's own steps
+    parts = [f"{part + 1}" if isinstance(part, int) else part for part in named]
     return ".".join(parts) + ": " if parts else ""
 
 

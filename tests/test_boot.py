@@ -27,7 +27,7 @@ SECONDS = 240.0
 
 def scenario(state_dir: Path = BUILDING, **settings: Any) -> Scenario:
     return Scenario(
-        state_dir=state_dir, name=f"test-{os.getpid()}", nodes=1, timeout_seconds=SECONDS, **settings
+        state_dir=state_dir, name=f"test-{os.getpid()}", timeout_seconds=SECONDS, **{"nodes": 1, **settings}
     )
 
 
@@ -132,6 +132,41 @@ async def test_a_download_survives_kill_9_of_the_server(image: Image) -> None:
         await until(lab, lambda node: node.stage == "ready")
         (boot,) = (await asks(lab, "GET", "/nodes/node1"))["boots"]
         assert 0 < boot["sent"]["http root"] <= size - size // 10  # the rest, not all of it again
+
+
+async def test_machines_join_their_service_one_is_destroyed_leaves_and_comes_back(image: Image) -> None:
+    """Direct routing: the nodes' agents have the virtual address to set up, and to hide it from ARP."""
+    async with Lab(scenario(nodes=2, forward="dr")) as lab:
+        await lab.power_on()
+        async for _ in lab.follow():
+            pass  # until both are in service
+        assert await answered_in_turn(lab)
+        lost, kept = lab.machines
+        lab.destroy(lost)
+        await until_weights(lab, {lost.name: 0, kept.name: 100}, 30)
+        assert await lab.visit(4) == [kept.name] * 4
+        lab.switch_on(lost)
+        await until_weights(lab, {lost.name: 100, kept.name: 100})
+        assert await answered_in_turn(lab)
+
+
+async def answered_in_turn(lab: Lab) -> bool:
+    """Whether the machines answer one after the other, round and round."""
+    first, second, *again = await lab.visit(4)
+    return {first, second} == {machine.name for machine in lab.machines} and again == [first, second]
+
+
+async def until_weights(lab: Lab, wanted: dict[str, int], seconds: float = SECONDS) -> None:
+    """Wait until the service's servers have these weights."""
+    weights: dict[str, int] = {}
+    try:
+        async with asyncio.timeout(seconds):
+            while weights != wanted:
+                await asyncio.sleep(0.2)
+                service = await asks(lab, "GET", "/services/www")
+                weights = {server["node"]: server["weight"] for server in service["servers"]}
+    except TimeoutError:
+        pytest.fail(f"still {weights} after {seconds} s; {lab.server_log}")
 
 
 def slow_down(tap: str) -> None:

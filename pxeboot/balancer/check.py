@@ -101,5 +101,13 @@ HINTS: Mapping[str, str] = {
     "query": 'write query = "www.example", the name to ask for',
     "command": 'write a list, like ["/usr/local/bin/check", "--fast"]',
     "verify": 'name the host, like host = "www.example"',
+    "status": "write a status of HTTP, or several that are good, like [200, 204]",
+    "path": 'write the path and what follows it, percent-encoded, like "/health?deep=1"',
+    "host": 'write a host name, with a port if need be, like "www.example"',
+    "type": "write A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT",
+    "interval_seconds": "write seconds between two looks, from 0.1 to 3600; 2 is usual",
+    "jitter": "write a share of the interval, from 0 to 0.5; 0.1 is usual",
+    "rise": "write how many good looks in a row make a node pass, from 1 to 100; 2 is usual",
+    "fall": "write how many bad looks in a row make a node fail, from 1 to 100; 3 is usual",
     "timeout_seconds": "let one look end before the server could have failed: below the interval is usual",
 }

@@ -11,6 +11,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from rich.text import Text
 from pxeboot.cli.options import ConfigPath, StateDir, state_dir_of
 from pxeboot.errors import PxebootError
 from pxeboot.lab import network, record
+from pxeboot.lab.director import VIP, Forward
 from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
 from pxeboot.lab.scenario import NAME, TIMEOUT_SECONDS, Lab, Loader, Progress, Scenario
 
@@ -37,6 +39,23 @@ _LOG_TAIL_BYTES = 2000
 _MEGABYTE = 1_000_000
 
 
+class Balanced(StrEnum):
+    """What the machines stand behind."""
+
+    NAT = "nat"
+    DR = "dr"
+    TUN = "tun"
+    NONE = "none"
+
+
+_FORWARDS: Mapping[Balanced, Forward | None] = {
+    Balanced.NAT: "nat",
+    Balanced.DR: "dr",
+    Balanced.TUN: "tun",
+    Balanced.NONE: None,
+}
+
+
 @app.command()
 def run(
     nodes: Annotated[int, typer.Option(min=1, max=99, help="How many machines.")] = 2,
@@ -44,13 +63,14 @@ def run(
     image: Annotated[str, typer.Option(help="Tag of the image they boot.")] = "web",
     memory: Annotated[int, typer.Option(min=64, help="RAM of each machine, MB.")] = MEMORY_MB,
     loader: Annotated[Loader, typer.Option(help="What their group boots with.")] = Loader.IPXE,
+    service: Annotated[Balanced, typer.Option(help="How a virtual service reaches them.")] = Balanced.NAT,
     proxy: Annotated[bool, typer.Option("--proxy", help="Beside another DHCP server (dnsmasq).")] = False,
     config: ConfigPath = None,
     state_dir: StateDir = None,
     keep: Annotated[bool, typer.Option("--keep", help="Let it run until Ctrl-C.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must be ready.")] = TIMEOUT_SECONDS,
 ) -> None:
-    """Boot machines over the network, show how far they are, and fetch each one's page."""
+    """Boot machines over the network, show how far they are, and ask the service that they stand behind."""
     scenario = Scenario(
         state_dir=state_dir_of(config, state_dir),
         nodes=nodes,
@@ -58,6 +78,7 @@ def run(
         image=image,
         loader=loader,
         proxy=proxy,
+        forward=_FORWARDS[service],
         memory_mb=memory,
         timeout_seconds=timeout,
     )
@@ -113,6 +134,8 @@ async def _session(lab: Lab, console: Console, keep: bool) -> None:
         console.print(
             _stage_table({item.machine.name: await lab.stage_seconds(item.machine) for item in ready})
         )
+        if lab.scenario.forward is not None:
+            await _show_service(lab, console)
         if keep:
             await _stay(lab, console)
 
@@ -142,6 +165,16 @@ async def _show_pages(lab: Lab, ready: list[Progress], console: Console) -> None
         )
         for line in page.splitlines():
             console.print(f"  {line}", highlight=False, markup=False)
+    console.print()
+
+
+async def _show_service(lab: Lab, console: Console) -> None:
+    """Ask the virtual address, twice as often as there are machines behind it."""
+    console.print(
+        f"\nA client asks http://{VIP}/, the address of the service:", style="bold", highlight=False
+    )
+    for name in await lab.visit(2 * len(lab.machines)):
+        console.print(f"  answered by {name}", highlight=False, markup=False)
     console.print()
 
 
@@ -284,9 +317,10 @@ def _seconds(item: Progress, now: float) -> float:
 
 
 def _stage_table(seconds: Mapping[str, Mapping[str, float]]) -> Table:
-    """Seconds in each stage by node, and in all from power-on to ready."""
+    """Seconds in each stage by node, and in all from power-on to ready, or to the first request served."""
     table = Table("SECONDS IN", box=None, show_footer=True)
-    table.columns[0].footer = "until ready"
+    in_service = any("ready" in stages for stages in seconds.values())
+    table.columns[0].footer = "until serving" if in_service else "until ready"
     for node, stages in seconds.items():
         table.add_column(node, f"{sum(stages.values()):.1f}", justify="right")
     for stage in dict.fromkeys(stage for stages in seconds.values() for stage in stages):

@@ -2,7 +2,8 @@
 
 Nothing in it reaches another network: the namespace has no link to the outside, and every interface
 ends with it. Interface names are fixed, since no other interface lives there; only the namespace's
-name (`ip netns list`) tells two labs apart.
+name (`ip netns list`) tells two labs apart. A client of the machines' service has a namespace beside it,
+with one cable into the bridge.
 """
 
 import errno
@@ -24,7 +25,14 @@ ADDRESS = IPv4Interface("10.77.0.1/24")
 FOREIGN = "foreign0"
 """The interface of somebody else's DHCP server, where the lab has one; its cable ends in the bridge."""
 FOREIGN_ADDRESS = IPv4Interface("10.77.0.2/24")
+NEAR_CLIENT = IPv4Interface("10.77.0.3/24")
+"""A client in the machines' own subnet, whom they answer directly."""
+OUTSIDE = IPv4Interface("10.78.0.1/24")
+"""The director's address towards clients who are not in that subnet."""
+FAR_CLIENT = IPv4Interface("10.78.0.2/24")
+"""A client behind the director: with address translation, answers must go back through that."""
 
+_CLIENT = "client0"
 _TUN = Path("/dev/net/tun")
 
 T = TypeVar("T")
@@ -38,8 +46,16 @@ def check() -> None:
         raise PxebootError(f"{_TUN} is missing, so no tap can be made", "load the module: modprobe tun")
 
 
-def create(namespace: str, taps: Sequence[str], *, foreign: bool = False) -> None:
-    """Make the namespace with its bridge (ADDRESS on it), lo and `taps`, all up; FOREIGN too if it is wanted.
+def create(
+    namespace: str,
+    taps: Sequence[str],
+    *,
+    addresses: Sequence[IPv4Interface] = (ADDRESS,),
+    foreign: bool = False,
+    client: IPv4Interface | None = None,
+) -> None:
+    """Make the namespace with its bridge (with those addresses), lo and `taps`, all up; FOREIGN too if it is
+    wanted, and the client's namespace (see `client_of`) where there is one.
 
     What an earlier one of that name left behind is deleted first; nothing stays after a failure.
     Raises PxebootError when the kernel refuses.
@@ -48,7 +64,11 @@ def create(namespace: str, taps: Sequence[str], *, foreign: bool = False) -> Non
     delete(namespace)
     try:
         netns.create(namespace)
-        in_namespace(namespace, lambda: _plug(taps, foreign))
+        in_namespace(namespace, lambda: _plug(taps, addresses, foreign))
+        if client is not None:
+            netns.create(client_of(namespace))
+            in_namespace(namespace, lambda: _cable(_CLIENT, _CLIENT, client_of(namespace)))
+            in_namespace(client_of(namespace), lambda: _settle_client(client))
     except BaseException as error:
         delete(namespace)
         if isinstance(error, OSError | NetlinkError):
@@ -59,19 +79,25 @@ def create(namespace: str, taps: Sequence[str], *, foreign: bool = False) -> Non
         raise
 
 
+def client_of(namespace: str) -> str:
+    """The namespace of the client beside a lab's."""
+    return f"{namespace}-client"
+
+
 def delete(namespace: str) -> None:
-    """Remove the namespace's name, and with it every interface once its last process has ended.
+    """Remove its name and its client's, and with them every interface once the last process has ended.
 
     One that is not there is fine. End the processes first: see `processes`.
     """
-    try:
-        netns.remove(namespace)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise PxebootError(
-            f"cannot delete network namespace {namespace}: {error}", "run it as root"
-        ) from error
+    for name in (client_of(namespace), namespace):
+        try:
+            netns.remove(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise PxebootError(
+                f"cannot delete network namespace {name}: {error}", "run it as root"
+            ) from error
 
 
 def exists(namespace: str) -> bool:
@@ -134,7 +160,7 @@ def _lives_in(pid: int, namespace: os.stat_result) -> bool:
         return False  # it has ended meanwhile, or it is not even root's to look at, so no child of ours
 
 
-def _plug(taps: Sequence[str], foreign: bool) -> None:
+def _plug(taps: Sequence[str], addresses: Sequence[IPv4Interface], foreign: bool) -> None:
     """Runs inside the namespace: lo, the bridge, its taps, and a cable for another server."""
     with IPRoute() as links:
         _up(links, "lo")
@@ -143,25 +169,41 @@ def _plug(taps: Sequence[str], foreign: bool) -> None:
             "add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0
         )
         bridge = _index(links, BRIDGE)
-        links.addr("add", index=bridge, address=str(ADDRESS.ip), prefixlen=ADDRESS.network.prefixlen)
+        for address in addresses:
+            _assign(links, bridge, address)
         _up(links, BRIDGE)
         for tap in taps:
             links.link("add", ifname=tap, kind="tuntap", mode="tap")
             links.link("set", index=_index(links, tap), master=bridge)
             _up(links, tap)
-        if foreign:
-            _plug_foreign(links, bridge)
+    if foreign:
+        _cable("foreign1", FOREIGN)
+        with IPRoute() as links:
+            _assign(links, _index(links, FOREIGN), FOREIGN_ADDRESS)
+            _up(links, FOREIGN)
 
 
-def _plug_foreign(links: IPRoute, bridge: int) -> None:
-    links.link("add", ifname=FOREIGN, kind="veth", peer={"ifname": "foreign1"})
-    links.link("set", index=_index(links, "foreign1"), master=bridge)
-    address = FOREIGN_ADDRESS
-    links.addr(
-        "add", index=_index(links, FOREIGN), address=str(address.ip), prefixlen=address.network.prefixlen
-    )
-    _up(links, "foreign1")
-    _up(links, FOREIGN)
+def _cable(port: str, far: str, namespace: str | None = None) -> None:
+    """A cable from the bridge, in this namespace, to an interface called `far` here or in another one."""
+    with IPRoute() as links:
+        peer = {"ifname": far} | ({"net_ns_fd": namespace} if namespace else {})
+        links.link("add", ifname=port, kind="veth", peer=peer)
+        links.link("set", index=_index(links, port), master=_index(links, BRIDGE))
+        _up(links, port)
+
+
+def _settle_client(address: IPv4Interface) -> None:
+    """Runs inside the client's namespace: its address, and the director as the way to all others."""
+    with IPRoute() as links:
+        _up(links, "lo")
+        _assign(links, _index(links, _CLIENT), address)
+        _up(links, _CLIENT)
+        router = next(own for own in (ADDRESS, OUTSIDE) if own.ip in address.network)
+        links.route("add", dst="default", gateway=str(router.ip))
+
+
+def _assign(links: IPRoute, index: int, address: IPv4Interface) -> None:
+    links.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
 
 
 def _up(links: IPRoute, interface: str) -> None:

@@ -1,12 +1,10 @@
 """A whole lab: a private network, the server as an operator runs it, and machines switched on before it."""
 
 import asyncio
-import http.client
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
@@ -21,6 +19,8 @@ from pydantic import BaseModel, Field
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
 from pxeboot.lab import network, qemu, record
+from pxeboot.lab.director import ADMIN, VIP, Forward, Seat, client_for
+from pxeboot.lab.pages import fetch_page, titles
 from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
 from pxeboot.lab.record import Process, Record
 from pxeboot.mac import Mac
@@ -34,8 +34,6 @@ SERVER_START_SECONDS = 30.0
 API_SECONDS = 10.0
 TIMEOUT_SECONDS = 300.0
 """For a machine from power-on to ready. Emulated on a busy computer it takes a minute or two."""
-PAGE_SECONDS = 30.0
-"""How long a node that is ready may take until its web server answers."""
 
 _MAC_PREFIX = "52:54:00:77:00"  # 52:54:00 is QEMU's; the rest keeps clear of machines made by hand
 _UNIX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path, less the final zero
@@ -61,6 +59,8 @@ class Scenario(BaseModel, frozen=True, extra="forbid"):
     """Somebody else's DHCP server (dnsmasq) gives the addresses, ours tells only what to boot."""
     https: bool = False
     """With an own authority, nodes speak HTTPS from the initrd on."""
+    forward: Forward | None = None
+    """The machines stand behind a virtual service whose director forwards so; None: no service."""
     loaders: dict[str, Path] = {}
     """Loaders for firmware that Debian has none for, as in the configuration's `[loaders]`."""
     image: str = "web"
@@ -99,16 +99,16 @@ def stage_seconds(powered_on: float, reached: Mapping[str, float]) -> dict[str, 
     return {stage: following - at for (stage, at), (_, following) in pairwise(starts)}
 
 
-def configuration(scenario: Scenario, server_folder: Path) -> str:
+def configuration(scenario: Scenario, state_dir: Path, interface: str = network.BRIDGE) -> str:
     """The lab server's pxeboot.toml. A JSON string is a TOML string too."""
     pool = f'pool = ["{network.ADDRESS.ip + 99}-{network.ADDRESS.ip + 198}"]'
     loaders = "".join(f"{key} = {json.dumps(str(path))}\n" for key, path in scenario.loaders.items())
     return f"""\
 [server]
-state_dir = {json.dumps(str(server_folder))}
-
+state_dir = {json.dumps(str(state_dir))}
+{_admin(interface)}
 [[network]]
-interface = "{network.BRIDGE}"
+interface = "{interface}"
 mode = "{"proxy" if scenario.proxy else "dhcp"}"
 subnet = "{network.ADDRESS.network}"
 {"" if scenario.proxy else pool}
@@ -120,9 +120,30 @@ match = ["*"]
 loader = "{scenario.loader}"
 kernel_args = "console=ttyS0"
 
+{"" if scenario.forward is None else _service(scenario.forward)}
 [loaders]
 {loaders}
 {"[https]" if scenario.https else ""}
+"""
+
+
+def _admin(interface: str) -> str:
+    """Where the API is: on this box by default, in the lab's network where the server is in a guest."""
+    return "" if interface == network.BRIDGE else f'admin = "{ADMIN[0]}:{ADMIN[1]}"\n'
+
+
+def _service(forward: Forward) -> str:
+    """The virtual service of the machines; in turn, so that one can see it."""
+    return f"""\
+[[service]]
+name = "www"
+vip = "{VIP}"
+port = 80
+group = "lab"
+forward = "{forward}"
+scheduler = "rr"
+check = {{ kind = "http", path = "/", status = 200, interval_seconds = 2, timeout_seconds = 2 }}
+drain_seconds = 10
 """
 
 
@@ -147,6 +168,7 @@ class Lab:
         self.scenario = scenario
         self.machines = _machines(scenario)
         self.server: subprocess.Popen[bytes] | None = None
+        """The server's process, or the guest's that it runs in."""
         self._say = say
         self._children: list[subprocess.Popen[bytes]] = []
         self._emulators: dict[Mac, subprocess.Popen[bytes]] = {}
@@ -156,6 +178,7 @@ class Lab:
         self._record = Record(
             name=scenario.name, owner=owner, folder=scenario.folder, machines=tuple(self.machines)
         )
+        self._seat = Seat(scenario.folder, self._record.server_folder, self.namespace, scenario.forward)
 
     @property
     def namespace(self) -> str:
@@ -165,12 +188,12 @@ class Lab:
     @property
     def socket(self) -> Path:
         """The Unix socket of the server's API."""
-        return self._record.server_folder / "pxeboot.sock"
+        return self._seat.socket
 
     @property
     def server_log(self) -> Path:
         """What the server logs."""
-        return self.scenario.folder / "server.log"
+        return self._seat.log
 
     async def __aenter__(self) -> Self:
         """Make the network and start the server; machines are still off. Raises PxebootError."""
@@ -179,31 +202,36 @@ class Lab:
             self._say("Cleared away what a crashed lab had left behind.")
         try:
             self._make_files()
-            taps = [machine.tap for machine in self.machines]
-            network.create(self.namespace, taps, foreign=self.scenario.proxy)
+            taps = [*self._seat.taps, *(machine.tap for machine in self.machines)]
+            client = client_for(self.scenario.forward)
+            addresses = self._seat.addresses
+            network.create(
+                self.namespace, taps, addresses=addresses, foreign=self.scenario.proxy, client=client
+            )
             self._say(
-                f"Made network namespace {self.namespace}: bridge {network.BRIDGE} with {network.ADDRESS}"
+                f"Made network namespace {self.namespace}: bridge {network.BRIDGE}"
+                f"{' with ' if addresses else ''}{', '.join(map(str, addresses))}"
                 f" and taps {', '.join(taps)}. Nothing in it reaches another network."
             )
+            if client is not None:
+                self._say(f"Made {network.client_of(self.namespace)} beside it, for a client with {client}.")
             if self.scenario.proxy:
                 await self._start_foreign_dhcp()
             await self.start_server()
         except BaseException:
-            self._end()
+            await self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        await self._end()
 
     async def start_server(self) -> None:
-        """Start `pxeboot serve` in the namespace and wait until its API answers. Raises PxebootError."""
-        config = self._record.server_folder / "pxeboot.toml"
-        arguments = [sys.executable, "-m", "pxeboot.cli.main", "serve", "-c", str(config)]
-        self.server = self._start(arguments, self.server_log)
-        self._say(f"Started pxeboot serve in it; it logs to {self.server_log}")
+        """Start `pxeboot serve` and wait until its API answers. Raises PxebootError."""
+        self.server = await self._seat.start(self._start)
+        self._say(f"Started {self._seat.words}; it logs to {self.server_log}")
         deadline = time.monotonic() + SERVER_START_SECONDS
         while await self._nodes() is None:
             self._server_lives()
@@ -229,17 +257,27 @@ class Lab:
         """Name every machine to the server as it is called here, and switch it on."""
         for machine in self.machines:
             await self._request("PATCH", f"/api/v1/nodes/{machine.mac}", {"name": machine.name})
-            qemu.prepare(machine)
-            self._powered_on[machine.mac] = time.time()
-            self._emulators[machine.mac] = self._start(qemu.command_line(machine), machine.output_log)
+            self.switch_on(machine)
         names = ", ".join(machine.name for machine in self.machines)
         self._say(
             f"Switched on {names}: {qemu.BOARDS[self.scenario.firmware].words},"
             f" {self.scenario.memory_mb} MB, no disk. Console logs are in {self.scenario.folder}"
         )
 
+    def switch_on(self, machine: Machine) -> None:
+        """Give one machine its power."""
+        qemu.prepare(machine)
+        self._powered_on[machine.mac] = time.time()
+        self._emulators[machine.mac] = self._start(qemu.command_line(machine), machine.output_log)
+
+    def destroy(self, machine: Machine) -> None:
+        """Take one machine's power away, without a word to anybody. `switch_on` brings it back."""
+        child = self._emulators.pop(machine.mac)
+        child.kill()
+        child.wait()
+
     async def follow(self) -> AsyncIterator[list[Progress]]:
-        """How far every machine is, twice a second, until all are ready.
+        """How far every machine is, twice a second, until all are ready, and in service where there is one.
 
         Raises PxebootError when the server or a machine ends, or after `timeout_seconds`; then it names
         who is stuck.
@@ -248,7 +286,7 @@ class Lab:
         while True:
             progress = await self.progress()
             yield progress
-            if all(item.ready for item in progress):
+            if all(item.stage == "serving" if self.scenario.forward else item.ready for item in progress):
                 return
             self._server_lives()
             self._machines_live()
@@ -272,12 +310,19 @@ class Lab:
 
     async def page(self, address: str) -> str:
         """The page that the node at `address` serves, fetched from inside. Raises PxebootError."""
-        return await asyncio.to_thread(network.in_namespace, self.namespace, lambda: fetch_page(address))
+        inside = self.namespace if self.scenario.forward is None else network.client_of(self.namespace)
+        return await asyncio.to_thread(network.in_namespace, inside, lambda: fetch_page(address))
+
+    async def visit(self, times: int) -> list[str]:
+        """Ask the virtual address so many times, as its client; who answered. Raises PxebootError."""
+        client = network.client_of(self.namespace)
+        return await asyncio.to_thread(network.in_namespace, client, lambda: titles(VIP, times))
 
     def _check(self) -> None:
         """Everything that can be known to be missing, before anything is started. Raises PxebootError."""
         network.check()
         qemu.check(self.scenario.firmware)
+        self._seat.check()
         if self.scenario.proxy and shutil.which(DNSMASQ) is None:
             raise PxebootError(f"{DNSMASQ} is missing", "install it: apt-get install dnsmasq-base")
         library = Library(self.scenario.state_dir / "images")
@@ -295,11 +340,12 @@ class Lab:
         """The server's folder, new: its configuration, and the library of the real one."""
         folder = self._record.server_folder
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "images").symlink_to(self.scenario.state_dir.absolute() / "images")
-        (folder / "pxeboot.toml").write_text(configuration(self.scenario, folder))
+        state_dir = self._seat.state_dir
+        state_dir.mkdir(parents=True)
+        (state_dir / "images").symlink_to(self.scenario.state_dir.absolute() / "images")
+        self._seat.config.write_text(configuration(self.scenario, state_dir, self._seat.interface))
         if self.scenario.https:
-            tls.init(folder / tls.FOLDER, [network.ADDRESS.ip])
+            tls.init(state_dir / tls.FOLDER, [network.ADDRESS.ip])
 
     def _start(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         """Start a program in the namespace, in a session of its own so that a Ctrl-C reaches only us."""
@@ -334,8 +380,8 @@ class Lab:
 
     def _machines_live(self) -> None:
         for machine in self.machines:
-            child = self._emulators[machine.mac]
-            if child.poll() is not None:
+            child = self._emulators.get(machine.mac)
+            if child is not None and child.poll() is not None:
                 raise PxebootError(
                     f"{machine.name} is off: QEMU ended with status {child.returncode}:\n"
                     f"{_last_lines(machine.output_log)}",
@@ -366,31 +412,11 @@ class Lab:
                 f"the lab's server did not answer {method} {path}: {error}", f"see {self.server_log}"
             ) from error
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
+        await self._seat.close()
         record.clear(self.scenario.name, self._record)
         for child in self._children:
             child.wait()
-
-
-def fetch_page(address: str, port: int = 80) -> str:
-    """GET / from a web server, tried again until it answers with 200. Raises PxebootError."""
-    deadline = time.monotonic() + PAGE_SECONDS
-    while True:
-        trouble = ""
-        connection = http.client.HTTPConnection(address, port, timeout=PAGE_SECONDS)
-        try:
-            connection.request("GET", "/")
-            response = connection.getresponse()
-            if response.status == http.HTTPStatus.OK:
-                return response.read().decode(errors="replace")
-            trouble = f"{response.status} {response.reason}"
-        except (OSError, http.client.HTTPException) as error:
-            trouble = str(error)
-        finally:
-            connection.close()
-        if time.monotonic() > deadline:
-            raise PxebootError(f"http://{address}/ gave no page: {trouble}", "look at the node's console log")
-        time.sleep(POLL_SECONDS)
 
 
 def _machines(scenario: Scenario) -> list[Machine]:

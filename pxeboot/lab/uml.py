@@ -66,18 +66,24 @@ def check() -> None:
         raise PxebootError(f"{MODULES} has no modules", f"install them: apt-get install {PACKAGE}")
 
 
-def start(guest: Guest) -> "subprocess.Popen[bytes]":
-    """Boot it; it is up in about 2 s. Raises PxebootError where a package is missing."""
+def prepare(guest: Guest) -> list[str]:
+    """Make its folder; the command that boots it. Raises PxebootError where a package is missing."""
     check()
     guest.folder.mkdir(parents=True, exist_ok=True)
     (guest.folder / "status").unlink(missing_ok=True)
     script = guest.folder / "init"
     script.write_text(init_script(guest))
     script.chmod(0o755)
+    return command_line(guest, script)
+
+
+def start(guest: Guest) -> "subprocess.Popen[bytes]":
+    """Boot it; it is up in about 2 s. Raises PxebootError where a package is missing."""
+    command = prepare(guest)
     with guest.console_log.open("wb") as console:
         # A session of its own: the guest is many processes, ended together by `end`.
         return subprocess.Popen(
-            command_line(guest, script),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

@@ -126,3 +126,18 @@ def test_a_name_that_no_dns_message_holds_is_refused(query: str) -> None:
 def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:
     told = refusal(f'{HEAD}port = 80\ncheck = {{ kind = "http", body = "(" }}\n')
     assert told.startswith("site.toml: service.1.check.body: '(' is no regular expression: missing )")
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "remedy"),
+    [
+        ('check = { kind = "http", status = 99 }', "check.status.1: 99: ", "like [200, 204]"),
+        ('check = { kind = "tcp", rise = 0 }', "check.rise: 0: ", "from 1 to 100"),
+        ('on_failure = "weight"', "on_failure: 'weight': ", '"quiesce"'),
+        ('sorry_server = { address = "x" }', "sorry_server.address: 'x': ", 'address = "10.77.0.5"'),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_would_do(line: str, key: str, remedy: str) -> None:
+    told = refusal(f"{HEAD}port = 80\n{line}\n")
+    assert told.startswith(f"site.toml: service.1.{key}")
+    assert remedy in told.partition(" | ")[2]

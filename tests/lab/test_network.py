@@ -6,6 +6,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,21 @@ def test_a_namespace_left_as_a_plain_file_is_cleared(namespace: str) -> None:
     (Path("/run/netns") / namespace).touch()
     network.create(namespace, [])
     assert network.BRIDGE in network.interfaces(namespace)
+
+
+@pytest.mark.parametrize("client", [network.NEAR_CLIENT, network.FAR_CLIENT], ids=["near", "far"])
+def test_a_client_beside_it_reaches_the_director_and_goes_with_it(
+    namespace: str, client: IPv4Interface
+) -> None:
+    network.create(namespace, [], addresses=(network.ADDRESS, network.OUTSIDE), client=client)
+    beside = network.client_of(namespace)
+
+    def open_server() -> socket.socket:
+        return socket.create_server((str(network.ADDRESS.ip), 0))
+
+    with network.in_namespace(namespace, open_server) as server:
+        address = server.getsockname()
+        with network.in_namespace(beside, lambda: socket.create_connection(address, timeout=5)) as line:
+            assert line.getsockname()[0] == str(client.ip)
+    network.delete(namespace)
+    assert not network.exists(beside)

@@ -1,13 +1,10 @@
 import asyncio
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,8 @@ from pxeboot import config
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
 from pxeboot.image.manifest import Artefact, Artefacts, Manifest
-from pxeboot.lab import network, record, scenario
+from pxeboot.lab import guest, network, record, scenario
+from pxeboot.lab.director import Forward
 from pxeboot.lab.qemu import Firmware
 from pxeboot.lab.scenario import Lab, Progress, Scenario
 from pxeboot.mac import Mac
@@ -95,41 +93,14 @@ def test_a_machine_never_heard_of_is_in_its_firmware(tmp_path: Path) -> None:
     assert (silent.stage, silent.ready) == ("firmware", False)
 
 
-def serve_pages(*statuses: int) -> tuple[HTTPServer, list[int]]:
-    """A web server that answers with each status once, the last one for ever."""
-    left = list(statuses)
-
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(left.pop(0) if len(left) > 1 else left[0])
-            self.end_headers()
-            self.wfile.write(b"<p>hello</p>")
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Pages)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, left
-
-
-def test_a_page_is_asked_for_again_until_its_server_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "POLL_SECONDS", 0.01)
-    server, left = serve_pages(503, 200)
-    try:
-        assert scenario.fetch_page("127.0.0.1", server.server_port) == "<p>hello</p>"
-        assert left == [200]
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_a_page_that_never_comes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "PAGE_SECONDS", 0.05)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        with pytest.raises(PxebootError, match="refused"):
-            scenario.fetch_page("127.0.0.1", unused.getsockname()[1])
+@pytest.mark.parametrize("forward", ["nat", "dr", "tun"])
+def test_a_service_is_one_that_the_server_accepts(tmp_path: Path, forward: Forward) -> None:
+    wanted = Scenario(state_dir=tmp_path, forward=forward)
+    read = config.parse(scenario.configuration(wanted, tmp_path, guest.INTERFACE))
+    assert read.network[0].interface == guest.INTERFACE
+    assert read.server.admin_endpoint == ("10.77.0.1", 8080)
+    (service,) = read.service
+    assert (service.forward, service.group, service.scheduler) == (forward, "lab", "rr")
 
 
 @pytest.mark.net
