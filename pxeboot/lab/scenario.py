@@ -11,33 +11,32 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import aiohttp
 from pydantic import BaseModel, Field
 
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
-from pxeboot.lab import network, qemu, record
+from pxeboot.lab import foreign, network, qemu, record
+from pxeboot.lab.api import Api
 from pxeboot.lab.director import ADMIN, VIP, Forward, Seat, client_for
+from pxeboot.lab.logs import last_lines
 from pxeboot.lab.pages import fetch_page, titles
 from pxeboot.lab.qemu import MEMORY_MB, Firmware, Machine
 from pxeboot.lab.record import Process, Record
 from pxeboot.mac import Mac
 from pxeboot.web import tls
-from pxeboot.web.views import NodeDetail, NodeList, NodeView
+from pxeboot.web.views import NodeDetail, NodeView
 
 NAME = "lab"
-DNSMASQ = "dnsmasq"
 POLL_SECONDS = 0.5
-SERVER_START_SECONDS = 30.0
-API_SECONDS = 10.0
+SERVER_START_SECONDS = 60.0
+"""A guest of its own starts first, perhaps; on a busy computer that took 24 s."""
 TIMEOUT_SECONDS = 300.0
 """For a machine from power-on to ready. Emulated on a busy computer it takes a minute or two."""
 
 _MAC_PREFIX = "52:54:00:77:00"  # 52:54:00 is QEMU's; the rest keeps clear of machines made by hand
 _UNIX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path, less the final zero
-_LOG_LINES = 15
 
 
 class Loader(StrEnum):
@@ -147,17 +146,6 @@ drain_seconds = 10
 """
 
 
-def foreign_dhcp() -> list[str]:
-    """dnsmasq as a site's own DHCP server, which gives addresses and knows nothing of booting."""
-    first, last = network.ADDRESS.ip + 99, network.ADDRESS.ip + 198
-    return [
-        *(DNSMASQ, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping", "--log-dhcp"),
-        *(f"--interface={network.FOREIGN}", "--except-interface=lo", "--bind-interfaces"),
-        *(f"--dhcp-range={first},{last}", "--dhcp-authoritative", "--leasefile-ro"),
-        *(f"--dhcp-option=option:router,{network.ADDRESS.ip}", "--log-facility=-", "--pid-file="),
-    ]
-
-
 class Lab:
     """A lab that is up inside `async with`, and gone without trace (but its logs) after it.
 
@@ -179,6 +167,7 @@ class Lab:
             name=scenario.name, owner=owner, folder=scenario.folder, machines=tuple(self.machines)
         )
         self._seat = Seat(scenario.folder, self._record.server_folder, self.namespace, scenario.forward)
+        self._api = Api(self._seat.socket, self._seat.log)
 
     @property
     def namespace(self) -> str:
@@ -216,7 +205,11 @@ class Lab:
             if client is not None:
                 self._say(f"Made {network.client_of(self.namespace)} beside it, for a client with {client}.")
             if self.scenario.proxy:
-                await self._start_foreign_dhcp()
+                log = self.scenario.folder / "dnsmasq.log"
+                await foreign.start(self._start, log)
+                self._say(
+                    f"Started dnsmasq at {network.FOREIGN_ADDRESS.ip} for the addresses; it logs to {log}"
+                )
             await self.start_server()
         except BaseException:
             await self._end()
@@ -233,7 +226,7 @@ class Lab:
         self.server = await self._seat.start(self._start)
         self._say(f"Started {self._seat.words}; it logs to {self.server_log}")
         deadline = time.monotonic() + SERVER_START_SECONDS
-        while await self._nodes() is None:
+        while await self._api.nodes() is None:
             self._server_lives()
             if time.monotonic() > deadline:
                 raise PxebootError(
@@ -241,22 +234,10 @@ class Lab:
                 )
             await asyncio.sleep(POLL_SECONDS / 5)
 
-    async def _start_foreign_dhcp(self) -> None:
-        """Before our own server: dnsmasq binds port 67 on all interfaces before it settles for its own."""
-        log = self.scenario.folder / "dnsmasq.log"
-        log.unlink(missing_ok=True)  # an earlier lab's would look as if it had started
-        child = self._start(foreign_dhcp(), log)
-        deadline = time.monotonic() + SERVER_START_SECONDS
-        while "DHCP, IP range" not in log.read_text():
-            if child.poll() is not None or time.monotonic() > deadline:
-                raise PxebootError(f"dnsmasq did not start:\n{_last_lines(log)}", f"see {log}")
-            await asyncio.sleep(POLL_SECONDS / 5)
-        self._say(f"Started dnsmasq at {network.FOREIGN_ADDRESS.ip} to give the addresses; it logs to {log}")
-
     async def power_on(self) -> None:
         """Name every machine to the server as it is called here, and switch it on."""
         for machine in self.machines:
-            await self._request("PATCH", f"/api/v1/nodes/{machine.mac}", {"name": machine.name})
+            await self._api.request("PATCH", f"/api/v1/nodes/{machine.mac}", {"name": machine.name})
             self.switch_on(machine)
         names = ", ".join(machine.name for machine in self.machines)
         self._say(
@@ -296,7 +277,7 @@ class Lab:
 
     async def progress(self) -> list[Progress]:
         """How far every machine is now; without news where the server does not answer."""
-        nodes = {node.mac: node for node in await self._nodes() or []}
+        nodes = {node.mac: node for node in await self._api.nodes() or []}
         return [
             Progress(machine=machine, powered_on=self._powered_on[machine.mac], node=nodes.get(machine.mac))
             for machine in self.machines
@@ -304,7 +285,7 @@ class Lab:
 
     async def stage_seconds(self, machine: Machine) -> dict[str, float]:
         """Seconds the machine has spent in each stage of its present boot; `firmware` comes first."""
-        answer = await self._request("GET", f"/api/v1/nodes/{machine.mac}")
+        answer = await self._api.request("GET", f"/api/v1/nodes/{machine.mac}")
         boots = NodeDetail.model_validate(answer).boots
         return stage_seconds(self._powered_on[machine.mac], boots[0].reached if boots else {})
 
@@ -323,8 +304,8 @@ class Lab:
         network.check()
         qemu.check(self.scenario.firmware)
         self._seat.check()
-        if self.scenario.proxy and shutil.which(DNSMASQ) is None:
-            raise PxebootError(f"{DNSMASQ} is missing", "install it: apt-get install dnsmasq-base")
+        if self.scenario.proxy:
+            foreign.check()
         library = Library(self.scenario.state_dir / "images")
         if library.tag(self.scenario.image) is None:
             raise PxebootError(
@@ -374,7 +355,7 @@ class Lab:
         assert self.server is not None
         if self.server.poll() is not None:
             raise PxebootError(
-                f"pxeboot serve ended with status {self.server.returncode}:\n{_last_lines(self.server_log)}",
+                f"pxeboot serve ended with status {self.server.returncode}:\n{last_lines(self.server_log)}",
                 f"its whole log is {self.server_log}",
             )
 
@@ -384,33 +365,9 @@ class Lab:
             if child is not None and child.poll() is not None:
                 raise PxebootError(
                     f"{machine.name} is off: QEMU ended with status {child.returncode}:\n"
-                    f"{_last_lines(machine.output_log)}",
+                    f"{last_lines(machine.output_log)}",
                     f"see its console log: {machine.console_log}",
                 )
-
-    async def _nodes(self) -> list[NodeView] | None:
-        """What the server's API says of its nodes; None when it does not answer (it may be starting)."""
-        try:
-            answer = await self._request("GET", "/api/v1/nodes")
-        except PxebootError:
-            return None
-        return NodeList.model_validate(answer).nodes
-
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One request to the server's API. Raises PxebootError."""
-        connector = aiohttp.UnixConnector(str(self.socket))
-        limit = aiohttp.ClientTimeout(total=API_SECONDS)
-        try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=limit) as session,
-                session.request(method, f"http://lab{path}", json=body, raise_for_status=True) as response,
-            ):
-                answer: dict[str, Any] = await response.json()
-                return answer
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            raise PxebootError(
-                f"the lab's server did not answer {method} {path}: {error}", f"see {self.server_log}"
-            ) from error
 
     async def _end(self) -> None:
         await self._seat.close()
@@ -442,10 +399,6 @@ def _stuck(progress: list[Progress], seconds: float) -> PxebootError:
         lines.append(f"  {item.machine.name} is in stage {item.stage}" + (f" ({why})" if why else ""))
     logs = ", ".join(str(item.machine.console_log) for item in late)
     return PxebootError("\n".join(lines), f"see what it said on its console: {logs}")
-
-
-def _last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
 
 def _length(path: Path) -> int:
