@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from pxeboot.balancer.check import CheckConfig
-from pxeboot.balancer.health import judge
+from pxeboot.balancer.health import is_trusted, judge
 from pxeboot.balancer.probes import look
 from pxeboot.balancer.target import Health, Target
 from pxeboot.tasks import Tasks
@@ -22,6 +22,8 @@ SPREAD_SECONDS = 0.002
 """New targets are first looked at within so much time for each of them, so that no burst goes out."""
 UNDECIDED_PAUSE_SECONDS = 0.2
 """After a good look at a target without a verdict: who is ready should not wait for the second one."""
+
+COMPLAINT_SECONDS = 60.0
 
 
 class Checker:
@@ -40,6 +42,7 @@ class Checker:
         self._healths: dict[Target, Health] = {}
         self._slots = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._script_slots = asyncio.Semaphore(SCRIPTS_AT_ONCE)
+        self._quiet_until = 0.0
 
     def watch(self, targets: Mapping[Target, CheckConfig]) -> None:
         """Watch these and no others. A target whose check has changed keeps its health."""
@@ -72,9 +75,20 @@ class Checker:
             began, check = loop.time(), self._checks[target]
             async with self._script_slots if check.kind == "script" else self._slots:
                 outcome = await look(check, target)
-            health = judge(self.health(target), outcome, check)
-            self._note(target, health)
+            health = self.health(target)
+            if is_trusted(outcome, check):
+                health = judge(health, outcome, check)
+                self._note(target, health)
+            else:
+                self._complain(outcome.seconds - check.timeout_seconds)
             await asyncio.sleep(began + pause(health, check, random.random()) - loop.time())  # noqa: S311
+
+    def _complain(self, late_seconds: float) -> None:
+        """Once a minute: verdicts stay as they are while looks do not count."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + COMPLAINT_SECONDS
+            log.warning("health checks do not count: this process is %.1f s behind, too busy", late_seconds)
 
     def _note(self, target: Target, health: Health) -> None:
         before, self._healths[target] = self.health(target), health

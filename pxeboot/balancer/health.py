@@ -19,6 +19,8 @@ TOGETHER_SECONDS = 20.0
 until their absence is noticed. Where checks are rarer, it is longer (`together_seconds`)."""
 RAMP_STEPS = 10
 """A slow start climbs in so many steps, so that not every round writes to the kernel."""
+LATE_SECONDS = 0.25
+"""A look that ends so long after its time-out was ended late by us: this process is too busy."""
 LONG_AGO = -math.inf
 """When a node joined that was in the kernel's table before this process was there."""
 
@@ -37,6 +39,14 @@ def judge(health: Health, outcome: Outcome, check: CheckConfig) -> Health:
         return seen
     turns = (*health.turns, outcome)[-HISTORY_KEPT:]
     return replace(seen, passing=outcome.good, since=outcome.at, turns=turns)
+
+
+def is_trusted(outcome: Outcome, check: CheckConfig) -> bool:
+    """Whether a look says something of its target.
+
+    A bad one that took longer than it may says more of us: the answer may have waited for us to read it.
+    """
+    return outcome.good or outcome.seconds <= check.timeout_seconds + LATE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

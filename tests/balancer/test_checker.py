@@ -177,6 +177,26 @@ async def test_a_bug_in_a_check_does_not_end_it(
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_looks_that_we_ended_late_fail_nobody_and_are_complained_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    async def look(check: CheckConfig, one: Target) -> Outcome:
+        nonlocal looks
+        looks += 1
+        return Outcome(0.0, looks <= 2, "no answer", 0.0 if looks <= 2 else 5.0)
+
+    monkeypatch.setattr(checker, "look", look)
+    one = target(1)
+    async with checking() as made:
+        made.watch({one: quick()})
+        await until(lambda: looks > 6)
+        assert made.health(one).passing is True
+        assert made.health(one).streak == 2
+    assert caplog.text.count("this process is 4.8 s behind, too busy") == 1
+
+
 @given(st.floats(0.1, 3600), st.floats(0, 0.5), st.floats(0, 1, exclude_max=True))
 def test_jitter_only_shortens_the_interval(interval: float, jitter: float, chance: float) -> None:
     check = quick(interval_seconds=interval, jitter=jitter)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pxeboot.balancer.check import CheckConfig
-from pxeboot.balancer.health import LONG_AGO, Candidate, Members, admit, has_quorum, judge, weight
+from pxeboot.balancer.health import LONG_AGO, Candidate, Members, admit, has_quorum, is_trusted, judge, weight
 from pxeboot.balancer.service import ServiceConfig
 from pxeboot.balancer.target import HISTORY_KEPT, Health, Outcome
 from pxeboot.mac import Mac
@@ -65,6 +65,17 @@ def test_a_target_that_flaps_at_every_look_never_changes(
 ) -> None:
     check = CheckConfig(kind="tcp", rise=rise, fall=fall)
     assert after([number % 2 == 0 for number in range(count)], check, start).passing is start.passing
+
+
+def test_a_bad_look_that_we_ended_late_says_nothing_of_its_target() -> None:
+    check = CheckConfig(kind="tcp", timeout_seconds=1.0)
+    looks = [(False, 0.1), (False, 1.01), (False, 1.5), (True, 1.5)]
+    assert [is_trusted(Outcome(0.0, good, "", seconds), check) for good, seconds in looks] == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def macs(letters: str) -> set[Mac]:
