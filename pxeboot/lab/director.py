@@ -8,6 +8,7 @@ checkout, another kernel, and its API is reached by the network.
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Literal
@@ -120,8 +121,10 @@ class Seat:
 
 
 def _kernel_has_ipvs() -> bool:
+    """Asked in a thread of its own: pyroute2 runs an event loop, and there may be one here already."""
     try:
-        ipvs.look()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(ipvs.look).result()
     except PxebootError:
         return False
     return True

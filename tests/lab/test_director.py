@@ -51,3 +51,7 @@ def test_what_is_missing_for_a_director_is_named_with_the_way_around(monkeypatch
 def test_the_client_is_where_answers_find_it() -> None:
     assert director.client_for("nat") == network.FAR_CLIENT
     assert director.client_for("dr") == director.client_for("tun") == network.NEAR_CLIENT
+
+
+async def test_the_kernel_can_be_asked_while_an_event_loop_runs() -> None:
+    seat("nat")
