@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl import ndmsg
 
 from pxeboot.dhcp.options import MessageType
 from tests.lab.conditions import needs_network
-from tests.serving import CLIENT, CONFIG, MAC, SERVER, Served, served, wait_for
+from tests.serving import CLIENT, CONFIG, INTERFACE, MAC, SERVER, Served, served, wait_for
 from tests.wire import listening, running
 
 pytestmark = [pytest.mark.net, needs_network]
@@ -100,6 +100,26 @@ def test_udhcpc_releases(server: Served) -> None:
         wait_for(lambda: f"bound {ADDRESS}" in log.read_text(), 10)
         client.send_signal(signal.SIGUSR2)
         wait_for(lambda: state_of(server) == "released", 10)
+
+
+def test_udhcpc_declines_what_somebody_has_and_gets_another(server: Served) -> None:
+    """Our own probe is switched off and a stranger has the first address: only the client finds out."""
+    text = server.config.read_text()
+    server.config.write_text(text.replace("lease_seconds", "probe_conflicts = false\nlease_seconds", 1))
+    server.processes[-1].send_signal(signal.SIGHUP)
+    wait_for(lambda: "has been reread" in server.log, 5)
+
+    def squat() -> None:
+        with IPRoute() as links:
+            links.addr("add", index=links.link_lookup(ifname=INTERFACE)[0], address=ADDRESS, prefixlen=32)
+
+    server.cable.in_server(squat)
+    log = server.state_dir / "client"
+    command = (*UDHCPC_COMMAND, "-a", "-A", "1", "-s", script(server, UDHCPC))
+    with running(server.cable.client, *command, log=log):
+        wait_for(lambda: "bound 10.77.0.101" in log.read_text(), 20)
+    assert state_of(server) == "declined"
+    assert f"{MAC}: declined {ADDRESS}: something else there has that address" in server.log
 
 
 def test_dhclient_renews_and_rebinds(server: Served) -> None:

@@ -62,6 +62,7 @@ MEANT: list[dict[str, Any]] = [
         ("csv", CSV, ["line 3", "line 5", "line 6"]),
         ("csv", "\ufeff" + CSV.replace("\n", "\r\n"), ["line 3", "line 5", "line 6"]),
         ("json", JSON, ["line 2", "line 4", "line 4"]),
+        ("json", JSON.replace("\n", "\r\n"), ["line 2", "line 4", "line 4"]),
         ("toml", TOML, ["line 1", "line 8", "line 12"]),
     ],
 )
