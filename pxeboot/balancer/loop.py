@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +113,7 @@ class Balancer:
                 await self._store.forget_made(key)
             self.standings, self._memory = {}, {}
             self._checker.watch({})
-            await self._tell_stages(await self._peers({}))
+            await self._tell_stages(await self._peers(self._site.config.service))
         log.warning("services are cleared until the configuration is read again")
         return gone
 
@@ -129,48 +129,50 @@ class Balancer:
 
     async def _round(self) -> None:
         configs = self._site.config.service
-        drains = await self._store.drains()
-        peers = await self._peers(drains)
+        peers = await self._peers(configs)
         self._watch(configs, peers)
         made = await self._remember(configs)
         configs = tuple(config for config in configs if ServiceKey.of(config) in made)
-        actual = await self._do(self._the_kernel().table)
-        now = time.time()
-        standings = {config.name: self._muster(config, peers[config.name], actual, now) for config in configs}
-        wanted = {item.roster.wanted.virtual.key: item.roster.wanted for item in standings.values()}
-        changes = plan(wanted, actual, made.keys())
+        standings, changes = await self._do(partial(self._decide, configs, peers, made.keys()))
+        wanted = {item.roster.wanted.virtual.key for item in standings.values()}
         refused = await self._do(partial(self._the_kernel().apply, changes)) if changes else []
         await self._do(partial(self._set_up, configs, [made[key] for key in wanted]))
         self._tell_changes(standings, changes, refused)
         self.standings = standings
         self._memory = {name: item.roster.memory for name, item in standings.items()}
-        await self._forget(
-            {key: item for key, item in made.items() if key not in wanted}, made, wanted.keys()
-        )
+        await self._forget({key: item for key, item in made.items() if key not in wanted}, made, wanted)
         await self._tell_stages(peers)
 
-    def _muster(
-        self, config: ServiceConfig, peers: list[Peer], actual: Mapping[ServiceKey, Entry], now: float
-    ) -> Standing:
-        entry = actual.get(ServiceKey.of(config))
-        memory = self._memory.get(config.name) or begin(config, peers, entry)
-        return Standing(config, muster(config, peers, entry, memory, now))
+    def _decide(
+        self, configs: Iterable[ServiceConfig], peers: Mapping[str, list[Peer]], ours: Collection[ServiceKey]
+    ) -> tuple[dict[str, Standing], list[Change]]:
+        """Runs in the thread too: with a thousand nodes it takes 30 ms, which others need not wait for."""
+        actual, now = self._the_kernel().table(), time.time()
+        standings = {}
+        for config in configs:
+            entry, nodes = actual.get(ServiceKey.of(config)), peers[config.name]
+            memory = self._memory.get(config.name) or begin(config, nodes, entry)
+            standings[config.name] = Standing(config, muster(config, nodes, entry, memory, now))
+        wanted = {item.roster.wanted.virtual.key: item.roster.wanted for item in standings.values()}
+        return standings, plan(wanted, actual, ours)
 
     # What is known of the nodes
 
-    async def _peers(self, drains: Mapping[tuple[Mac, str], float]) -> dict[str, list[Peer]]:
+    async def _peers(self, configs: Iterable[ServiceConfig]) -> dict[str, list[Peer]]:
         """The nodes behind each service."""
         behind: dict[str, list[ServiceConfig]] = defaultdict(list)
-        for config in self._site.config.service:
+        peers: dict[str, list[Peer]] = {}
+        for config in configs:
             behind[config.group].append(config)
-        peers: dict[str, list[Peer]] = {config.name: [] for config in self._site.config.service}
+            peers[config.name] = []
+        drains = await self._store.drains()
         for node in await self._store.nodes() if behind else ():
             group = group_of(node, self._site.config)
             services = behind.get(group.name, ()) if group is not None else ()
             if not services:
                 continue
             boot = await self._store.boot(node.mac)
-            address = await self._address(node, boot) if services else None
+            address = await self._address(node, boot)
             for config in services:
                 since = drains.get((node.mac, config.name), drains.get((node.mac, "")))
                 peers[config.name].append(self._peer(config, node, boot, address, since))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -91,8 +92,12 @@ class Agent:
 
 
 def _http(url: str, body: bytes | None = None) -> bytes:
-    with urllib.request.urlopen(url, body, timeout=5) as answer:
-        return bytes(answer.read())
+    try:
+        with urllib.request.urlopen(url, body, timeout=5) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
 
 
 @dataclass

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from pxeboot.balancer.table import Made, ServiceKey
 from pxeboot.config import AddressRange
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, Stage
@@ -184,6 +185,36 @@ async def test_a_node_moves_to_another_card_with_its_boots_and_its_address(
         named = await one.node_of_uuid(UUID(int=5))
         assert named is not None
         assert named.mac == B
+    await again.close()
+
+
+async def test_drains_are_kept_move_with_their_node_and_go_with_it(store: Store, tmp_path: Path) -> None:
+    await store.save_node(Node(A, "web1", UUID(int=5), by_uuid=True))
+    await store.save_drain(A, "", 1.0)
+    await store.save_drain(A, "www", 2.0)
+    await store.save_drain(A, "", None)
+    again = await reopened(tmp_path)
+    assert await again.drains() == {(A, "www"): 2.0}
+    await again.close()
+    await store.move_node(A, Node(B, "web1", UUID(int=5), by_uuid=True))
+    again = await reopened(tmp_path)
+    assert await store.drains() == await again.drains() == {(B, "www"): 2.0}
+    await again.close()
+    await store.forget_node(B)
+    again = await reopened(tmp_path)
+    assert await store.drains() == await again.drains() == {}
+    await again.close()
+
+
+async def test_what_was_made_in_the_kernel_is_remembered(store: Store, tmp_path: Path) -> None:
+    www = Made(ServiceKey(4, "tcp", NET[1], 80), NET[1], "eth1")
+    marked = Made(ServiceKey(6, mark=7), ip_address("fd00::1"))
+    for made in (www, marked):
+        await store.save_made(made)
+    again = await reopened(tmp_path)
+    assert await again.made() == await store.made() == {www.key: www, marked.key: marked}
+    await store.forget_made(www.key)
+    assert set(await store.made()) == {marked.key}
     await again.close()
 
 
