@@ -9,7 +9,7 @@ from pxeboot.image.manifest import Package
 from pxeboot.image.tree import remove, settle_times
 
 _LEFTOVERS = (
-    "/etc/hostname", "/etc/resolv.conf", "/etc/.pwd.lock",
+    "/etc/hostname", "/etc/resolv.conf", "/etc/.pwd.lock", "/etc/ssh/ssh_host_*",
     "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",
     "/run/*", "/tmp/*", "/var/tmp/*", "/var/backups/*",  # noqa: S108  of the image, not ours
     "/var/cache/apt/*", "/var/cache/debconf/*-old", "/var/cache/ldconfig/*", "/var/lib/apt/lists/*",

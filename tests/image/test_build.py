@@ -65,7 +65,7 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
     assert Library(state_dir / "images").resolve("small") == image
     assert image.initrd.stat().st_size < 12_000_000
     sizes = {package.name: package.size for package in image.manifest.packages}
-    assert (sizes["dash"] > 100_000, sizes["apt"], "perl" in sizes) == (True, 0, False)
+    assert (sizes["dash"] > 100_000, sizes["apt"] < 5000, "perl" in sizes) == (True, True, False)
     assert {rule.rule: rule.size > 0 for rule in image.manifest.stripped} == {"package-manager": True}
 
     listed = subprocess.run(

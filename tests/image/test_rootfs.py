@@ -18,6 +18,7 @@ def test_machine_id_is_written_into_the_tree_whatever_link_stands_there(tmp_path
 
 def test_finishing_takes_out_what_the_building_machine_left(tmp_path: Path) -> None:
     write(tmp_path, "etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/motd", "tmp/x", "run/y/z")
+    write(tmp_path, "etc/ssh/ssh_host_ed25519_key")
     write(tmp_path, "var/log/apache2/error.log", "var/lib/apt/lists/l", "usr/share/doc/d")
     rootfs.finish(tmp_path, ["/usr/share/doc/*"], 0)
     assert names(tmp_path) == {"etc/machine-id", "etc/motd"}
