@@ -4,12 +4,14 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import tempfile
 from datetime import date
 from pathlib import Path
 
 from pxeboot.image import packages, recipes, rootfs, squashfs
 from pxeboot.image.configure import configure
+from pxeboot.image.recipe import SquashFs
 from pxeboot.image.recipes import LoadedRecipe
 from pxeboot.image.rules import RULES
 from pxeboot.image.strip import strip
@@ -25,10 +27,10 @@ async def tree_of(loaded: LoadedRecipe, tree: Path, cache: Path, scratch: Path) 
     rootfs.finish(tree, (), float("inf"))
 
 
-async def packed(tree: Path, scratch: Path, loaded: LoadedRecipe) -> int:
+async def packed(tree: Path, scratch: Path, settings: SquashFs) -> int:
     """Bytes as SquashFS."""
     target = scratch / "packed"
-    await squashfs.make(tree, target, loaded.recipe.squashfs, EPOCH, lambda share: None)
+    await squashfs.make(tree, target, settings, EPOCH, lambda share: None)
     size = target.stat().st_size
     target.unlink()
     return size
@@ -39,20 +41,23 @@ async def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--state-dir", type=Path, default=Path(".demo"))
     options.add_argument("--recipe", default="web")
+    options.add_argument("--level", type=int, help="zstd's, for a faster run; default: the recipe's")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made is removed then too
     loaded = recipes.load(chosen.recipe)
+    settings = SquashFs(level=chosen.level) if chosen.level else loaded.recipe.squashfs
     with tempfile.TemporaryDirectory(prefix="bench-strip-") as name:
         scratch = Path(name)
         tree = scratch / "root"
         await tree_of(loaded, tree, chosen.state_dir.absolute() / "cache", scratch)
-        sizes = [("before", unpacked_bytes(tree), await packed(tree, scratch, loaded))]
+        sizes = [("before", unpacked_bytes(tree), await packed(tree, scratch, settings))]
         for rule in (rule for rule in RULES if rule in loaded.recipe.strip):
             await strip(tree, [rule], scratch)
-            sizes.append((rule, unpacked_bytes(tree), await packed(tree, scratch, loaded)))
-    report(loaded.recipe.name, sizes)
+            sizes.append((rule, unpacked_bytes(tree), await packed(tree, scratch, settings)))
+    report(loaded.recipe.name, settings, sizes)
 
 
-def report(name: str, sizes: list[tuple[str, int, int]]) -> None:
+def report(name: str, settings: SquashFs, sizes: list[tuple[str, int, int]]) -> None:
     """Print and keep the table."""
     (_, unpacked, squashed), *steps = sizes
     lines = [f"| | | {unpacked / 1e6:.1f} MB | {squashed / 1e6:.1f} MB |"]
@@ -64,7 +69,8 @@ def report(name: str, sizes: list[tuple[str, int, int]]) -> None:
     text = (
         f"# What each strip rule of the recipe `{name}` saves\n\n"
         "`python -m bench.strip`: one rule after the other, in the order of the table, as a build applies\n"
-        "them; sums of the sizes of files, and the SquashFS made of them. Without kernel modules.\n\n"
+        "them; sums of the sizes of files, and the SquashFS made of them "
+        f"({settings.compression} {settings.level}).\nWithout kernel modules.\n\n"
         f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}.\n\n"
         "| rule | leaves out | unpacked | SquashFS |\n|---|---|---|---|\n"
     )
