@@ -22,12 +22,6 @@ pytestmark = [
 DNS = """
 [dns]
 domain = "boot.example"
-
-[[service]]
-name = "www"
-vip = "10.77.0.10"
-port = 80
-group = "web"
 """
 
 
@@ -67,8 +61,7 @@ def test_systemd_resolved_agrees_with_our_answers(server: Served, tmp_path: Path
         wait_for(lambda: ask("web1.boot.example", "+short") == "10.77.0.11\n", 15)
         assert ask("-x", "10.77.0.11", "+short") == "web1.boot.example.\n"
         assert ask("pxeboot.boot.example", "+short") == f"{SERVER}\n"
-        assert ask("www.boot.example", "+short") == "10.77.0.10\n"
-        assert ask("_www._tcp.boot.example", "SRV", "+short") == "0 100 80 www.boot.example.\n"
+        assert ask("boot.example", "NS", "+short") == "pxeboot.boot.example.\n"
         assert "status: NXDOMAIN" in ask("web9.boot.example")
         nothing = ask("web1.boot.example", "AAAA")
         assert "status: NOERROR" in nothing
