@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The root image: room for it, its bytes, its digest, its mounts. Sourced by init; fail and say come from there.
-# shellcheck disable=SC2154  # root, size: parameters.sh
+# shellcheck disable=SC2154  # root, size, zram: parameters.sh
 
 MB=1048576
 OVERLAY_FLOOR_MB=128  # what is written after the boot, and the memory of the programs that write it
@@ -173,6 +173,20 @@ verify() {
 # Print the first 12 digits of a digest, as the operator sees it everywhere.
 short() {
     printf '%.12s' "$1"
+}
+
+# Give the system swap in compressed RAM: $zram percent of the memory it has. What pages hold compresses to a third or
+# so, which makes room where programs keep much that they seldom use. Source: the kernel's zram.rst.
+make_swap() {
+    ! grep -q zram0 /proc/swaps || return 0
+    modprobe -q zram
+    read -r _ swap_kb _ <"$MEMINFO"
+    swap_mb=$((swap_kb * ${zram%\%} / 102400))
+    [ -d /sys/block/zram0 ] || fail init "pxeboot.zram: this kernel has no zram"
+    echo zstd 2>/dev/null >/sys/block/zram0/comp_algorithm || : # the kernel's default does as well
+    { echo "${swap_mb}M" >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0; } ||
+        fail init "pxeboot.zram: cannot make swap of $swap_mb MB"
+    say "swap: $swap_mb MB in compressed RAM"
 }
 
 # Mount FILE as /newroot, with a tmpfs of half the free RAM above it.

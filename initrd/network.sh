@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # From "no driver loaded" to "this interface has an address". Sourced by init; fail and say come from there.
-# shellcheck disable=SC2154  # bootif, address, router, dns: parameters.sh
+# shellcheck disable=SC2154  # bootif, bond, bond_members, vlan, address, router, dns: parameters.sh
 
 CARRIER_PATIENCE_S=300 # STP takes 30-50 s, LACP and slow PHYs add to it (a wrong cable takes for ever: retried)
 BOOTIF_PATIENCE_S=30   # for the driver of the interface the firmware booted from
@@ -9,6 +9,7 @@ SYS_NET=${SYS_NET:-/sys/class/net}
 
 # Load a driver for every device there is, and again for those that the first drivers bring (virtio, USB).
 load_modules() {
+    [ -s "/lib/modules/$(uname -r)/modules.dep" ] || return 0 # a kernel of our own has everything in it
     modprobe -a -q squashfs overlay loop af_packet virtio_rng
     modules_known=''
     for modules_round in 1 2 3 4; do
@@ -86,6 +87,74 @@ wait_for_link() {
     done
 }
 
+# Print the interfaces that are to be bonded: those named by name or MAC address, or all; the present one first,
+# for a bond takes the address of its first member, and that is the one the server knows us by.
+bond_interfaces() {
+    echo "$interface"
+    if [ -z "$bond_members" ]; then
+        interfaces
+    else
+        for bond_member in $(echo "$bond_members" | tr ',' ' '); do
+            case $bond_member in
+                *:*) interface_by_mac "$bond_member" || say "network: no interface has the address $bond_member" >&2 ;;
+                *) echo "$bond_member" ;;
+            esac
+        done
+    fi | grep -vx "$interface"
+}
+
+# Join interfaces to bond0 and let it be $interface. Source: the kernel's Documentation/networking/bonding.rst.
+make_bond() {
+    [ -d "$SYS_NET/bond0" ] || modprobe -q bonding
+    [ -d "$SYS_NET/bond0" ] || echo +bond0 2>/dev/null >"$SYS_NET/bonding_masters"
+    bond_path=$SYS_NET/bond0/bonding
+    [ -d "$bond_path" ] || fail network "this kernel has no bonding"
+    ip link set bond0 down
+    { echo "$bond" >"$bond_path/mode" && echo 100 >"$bond_path/miimon"; } ||
+        fail network "bond0 does not take mode $bond"
+    bond_joined=''
+    [ "$bond" != 802.3ad ] || echo fast >"$bond_path/lacp_rate"
+    for bond_member in $(bond_interfaces); do
+        ip link set "$bond_member" down
+        echo "+$bond_member" 2>/dev/null >"$bond_path/slaves" || say "network: $bond_member cannot join the bond"
+        bond_joined="$bond_joined $bond_member"
+    done
+    ip link set bond0 up
+    await_link bond0
+    say "network: bond0 ($bond) of$bond_joined"
+    interface=bond0
+}
+
+# Put VLAN $vlan on $interface and let that be it.
+make_vlan() {
+    modprobe -q 8021q
+    [ -d "$SYS_NET/$interface.$vlan" ] ||
+        ip link add link "$interface" name "$interface.$vlan" type vlan id "$vlan" ||
+        fail network "this kernel has no VLANs"
+    interface=$interface.$vlan
+    ip link set "$interface" up
+    await_link "$interface"
+}
+
+# Wait until interface $1 has a link.
+await_link() {
+    await_until=$(($(uptime_s) + CARRIER_PATIENCE_S))
+    until has_carrier "$1"; do
+        [ "$(uptime_s)" -lt "$await_until" ] || fail network "no link on $1 for $CARRIER_PATIENCE_S s"
+        sleep 0.1
+    done
+}
+
+# Take what the kernel's own DHCP client (`ip=dhcp`) has set on $interface, or fail. Its name servers are in file $1.
+# Source: the kernel's Documentation/admin-guide/nfs/nfsroot.rst.
+adopt_address() {
+    address=$(ip -4 -o addr show dev "$interface" 2>/dev/null | sed -n 's/.* inet \([0-9./]*\) .*/\1/p;q')
+    [ -n "$address" ] || return
+    router=$(ip -4 route show dev "$interface" 2>/dev/null | sed -n 's/^default via \([0-9.]*\).*/\1/p;q')
+    dns=$(sed -n '/0\.0\.0\.0/d; s/^nameserver //p' "$1" 2>/dev/null | tr '\n' ',')
+    dns=${dns%,}
+}
+
 # Ask for an address on $interface until one comes; sets address, router, dns.
 ask_dhcp() {
     dhcp_until=$(($(uptime_s) + DHCP_PATIENCE_S)) dhcp_failures=0
@@ -123,7 +192,9 @@ bring_network_up() {
         rm -f "$PXEBOOT_RUN/network"
     fi
     wait_for_link
-    [ -n "$address" ] || ask_dhcp
+    [ -z "$bond" ] || make_bond
+    [ -z "$vlan" ] || make_vlan
+    [ -n "$address" ] || adopt_address /proc/net/pnp || ask_dhcp
     configure_address
     read -r mac <"$SYS_NET/$interface/address"
     say "network: $interface ($mac) has address $address"

@@ -5,6 +5,7 @@
 # shellcheck disable=SC2034  # the variables are for whoever sources this file
 read_parameters() {
     url='' server='' now='' image='' root='' size='' name='' address='' router='' dns='' bootif='' debug=''
+    bond='' bond_members='' vlan='' zram=''
     read -r parameters_line <"$1" || : # a file without a final newline has been read all the same
     set -f
     for parameters_word in $parameters_line; do
@@ -19,6 +20,10 @@ read_parameters() {
             pxeboot.address=*) address=${parameters_word#*=} ;;
             pxeboot.router=*) router=${parameters_word#*=} ;;
             pxeboot.dns=*) dns=${parameters_word#*=} ;;
+            pxeboot.bond=*) bond=${parameters_word#*=} ;;
+            pxeboot.bond_members=*) bond_members=${parameters_word#*=} ;;
+            pxeboot.vlan=*) vlan=${parameters_word#*=} ;;
+            pxeboot.zram=*) zram=${parameters_word#*=} ;;
             pxeboot.debug) debug=yes ;;
             BOOTIF=*) bootif=${parameters_word#*=} ;;
         esac
@@ -42,7 +47,30 @@ parameter_problem() {
     case $name in
         '' | [!A-Za-z0-9]* | *[!A-Za-z0-9.-]*) echo "pxeboot.name is not a host name (RFC 1123)" && return ;;
     esac
+    option_problem
+}
+
+# Print what is wrong with what the operator added to the command line and succeed, or print nothing and fail.
+option_problem() {
+    case $bond in
+        '' | balance-rr | active-backup | balance-xor | broadcast | 802.3ad | balance-tlb | balance-alb) ;;
+        *) echo "pxeboot.bond=$bond is no mode of bonding, like active-backup or 802.3ad" && return ;;
+    esac
+    case $bond_members in
+        *[!A-Za-z0-9,:._-]*) echo "pxeboot.bond_members is no list of interfaces or MAC addresses" && return ;;
+    esac
+    is_number_in "$vlan" 1 4094 || { echo "pxeboot.vlan=$vlan is no VLAN identifier, 1 to 4094" && return; }
+    is_number_in "${zram%\%}" 1 300 || { echo "pxeboot.zram=$zram is no share of the memory, like 50%" && return; }
     return 1
+}
+
+# Is $1 empty, or a number from $2 to $3?
+is_number_in() {
+    case $1 in
+        '') return 0 ;;
+        0* | *[!0-9]* | ?????*) return 1 ;;
+    esac
+    [ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
 }
 
 # Print what HTTPS lacks and succeed, or print nothing and fail.

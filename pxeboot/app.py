@@ -7,6 +7,7 @@ import os
 import resource
 import secrets
 import signal
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from ipaddress import IPv4Address
@@ -27,8 +28,10 @@ from pxeboot.events import Bus
 from pxeboot.image.bootfiles import BootFiles
 from pxeboot.image.library import Library
 from pxeboot.image.signature import trusted_keys
+from pxeboot.inventory.node import group_of
 from pxeboot.inventory.progress import Progress
 from pxeboot.inventory.store import Subnet, open_store
+from pxeboot.mac import Mac
 from pxeboot.ndp.server import RouterAnswers
 from pxeboot.orders import Orders
 from pxeboot.preflight import needed_loaders, only_server, port_error, resolve
@@ -47,6 +50,7 @@ from pxeboot.web.images import LoaderFile
 from pxeboot.web.limits import Connections, listen, listen_securely
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
+from pxeboot.web.overlays import Overlays
 from pxeboot.web.tls import Tls
 
 if TYPE_CHECKING:
@@ -123,7 +127,9 @@ class Server:
             self._library.bootable(group.image)
         self._loaders = _read_loaders(site)
         self._tls = None if site.config.https is None else Tls.load(site.config)
-        self._files = BootFiles(state_dir / "initrds", self._tls.authority if self._tls else None)
+        self._files = BootFiles(
+            state_dir / "initrds", self._tls.authority if self._tls else None, self._initrd_additions
+        )
         self._files.clear()
         self._store = open_store(state_dir)
         self._progress = Progress(self._store, self._bus)
@@ -140,6 +146,11 @@ class Server:
             self._secret,
         )
         self._balancer: Balancer | None = None
+
+    async def _initrd_additions(self, mac: Mac) -> Mapping[str, Path]:
+        node = await self._store.node(mac)
+        group = group_of(node, self._site.config) if node else None
+        return group.initrd if group else {}
 
     async def start(self) -> None:
         """Open everything, DHCP last: who is given an address finds the rest there. Raises PxebootError."""
@@ -216,6 +227,7 @@ class Server:
             self._secret,
             lambda: self._loaders,
             self._files,
+            Overlays(self._site, self._store),
         )
         runner = await self._runner(nodes.application())
         assert runner.server is not None  # it has been set up

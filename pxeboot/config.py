@@ -21,8 +21,9 @@ from pxeboot.balancer import service
 from pxeboot.balancer.service import ServiceConfig
 from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
+from pxeboot.inventory.overlay import Laid, Vars
 from pxeboot.mac import Mac
-from pxeboot.words import LABEL, Name
+from pxeboot.words import LABEL, Inside, Name
 
 DEFAULT_PATH = Path("pxeboot.toml")
 ANY_MACHINE = "*"
@@ -256,6 +257,17 @@ class HttpsConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class LaidFile(Laid, frozen=True, extra="forbid"):
+    """A value of a group's `files`: `"motd"`, or `{ source = "app.conf", template = true, mode = 0o640 }`."""
+
+    source: Path
+    """Relative to the configuration file. Read at each boot."""
+
+
+def _laid(value: object) -> object:
+    return {"source": value} if isinstance(value, str) else value
+
+
 class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     """One `[[group]]`: machines that boot the same image in the same way."""
 
@@ -268,6 +280,12 @@ class GroupConfig(BaseModel, frozen=True, extra="forbid"):
     kernel_args: str = Field(default="", max_length=1000, pattern=r"^[ -~]*$")
     options: Options = {}
     """DHCP options by name or number, as bytes by code; they hold over the network's."""
+    files: Mapping[Inside, Annotated[LaidFile, BeforeValidator(_laid)]] = {}
+    """What is laid over the root at boot, by path inside."""
+    initrd: Mapping[Inside, Path] = {}
+    """What is added to the initrd, by path inside it: firmware of network cards, say."""
+    vars: Vars = {}
+    """Words for templates; a node's own hold over them."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -294,6 +312,22 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         if self.https is not None and self.https.port == self.server.http_port:
             raise ValueError(f"https: port {self.https.port} is server.http_port already")
         return self
+
+    def beside(self, folder: Path) -> Self:
+        """The same, with relative paths of files taken from the configuration file's `folder`."""
+        groups = tuple(
+            group.model_copy(
+                update={
+                    "files": {
+                        path: file.model_copy(update={"source": folder / file.source})
+                        for path, file in group.files.items()
+                    },
+                    "initrd": {path: folder / file for path, file in group.initrd.items()},
+                }
+            )
+            for group in self.group
+        )
+        return self.model_copy(update={"group": groups})
 
     def group_named(self, name: str) -> GroupConfig | None:
         """The group of that name, if there is one."""
@@ -364,7 +398,7 @@ def load(path: Path) -> Config:
         raise PxebootError(
             f"{path}: cannot be read: {error}", "it must be a readable file in UTF-8"
         ) from error
-    return parse(text, str(path))
+    return parse(text, str(path)).beside(path.parent.absolute())
 
 
 _HINTS = {
@@ -382,6 +416,9 @@ _HINTS = {
     "match": 'write MAC addresses, beginnings like "52:54:00:*", UUIDs, or "*"',
     "admin": 'write an address and a port, like "127.0.0.1:8080"',
     "network": 'write a [[network]] with interface = "eth1" and subnet = "10.77.0.0/24", say',
+    "files": 'write "/path/in/the/root" = "local file", or { source = "local file", template = true }',
+    "initrd": 'write "/lib/firmware/card.fw" = "local file"',
+    "vars": 'write lower-case names and texts, like nfs_server = "10.77.0.5"',
     "group": "let each machine fit one group only",
     **service.HINTS,
 }

@@ -17,11 +17,13 @@ from pxeboot.dhcp.proxy_server import open_boot_server
 from pxeboot.dhcp.server import open_udp
 from pxeboot.dns.server import DNS_PORT
 from pxeboot.errors import PxebootError
+from pxeboot.image.bootfiles import read_additions
 from pxeboot.image.library import Library
 from pxeboot.image.signature import trusted_keys
 from pxeboot.links import addresses, ipv6_addresses
 from pxeboot.pxe.arch import DEFAULT_LOADERS, LDLINUX, LPXELINUX, Loader, choose_loaders, remedy
 from pxeboot.site import Network, Site
+from pxeboot.web.overlays import read_files
 from pxeboot.web.tls import Tls
 
 TFTP_PORT = 69
@@ -64,6 +66,16 @@ def look(config: Config) -> Iterator[Finding]:
             f"image {group.image}",
             lambda group=group: f"{library.bootable(group.image).digest[:12]}, for group {group.name}",  # type: ignore[misc]
         )
+        if group.initrd:
+            yield _tried(
+                f"initrd of group {group.name}",
+                lambda group=group: f"{len(read_additions(group.initrd))} files added",  # type: ignore[misc]
+            )
+        if group.files:
+            yield _tried(
+                f"files of group {group.name}",
+                lambda group=group: f"{len(read_files(group))} to lay over its nodes' roots",  # type: ignore[misc]
+            )
     for service in config.service:
         if _script_of(service) is not None:
             yield _tried(f"check of {service.name}", lambda service=service: find_script(service))  # type: ignore[misc]

@@ -10,5 +10,14 @@ def initrd_files() -> Path:
 
     An installed copy has them inside the package, a checkout beside it.
     """
-    installed = _PACKAGE / "initrd"
-    return installed if installed.is_dir() else _PACKAGE.parent / "initrd"
+    return _folder("initrd")
+
+
+def kernel_fragments() -> Path:
+    """The folder with the fragments of kernel configurations."""
+    return _folder("kernel")
+
+
+def _folder(name: str) -> Path:
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,25 @@ from tests.lab.conditions import needs_emulator, needs_network
 pytestmark = [pytest.mark.boot, needs_network, needs_emulator, pytest.mark.timeout(420)]
 
 SECONDS = 240.0
+
+
+OWN_FILES = {
+    "vars": {"site": "north"},
+    "files": {
+        "/var/www/html/own.php": {
+            "template": True,
+            "data": b64encode(
+                b"""$name $address $site
+<?php
+readfile('/etc/machine-id');
+readfile('/etc/ssh/ssh_host_ed25519_key.pub');
+printf('%04o %s', fileperms('/etc/ssh/ssh_host_ed25519_key') & 0777, file_get_contents('/etc/hostname'));
+"""
+            ).decode(),
+        }
+    },
+}
+"""What node1 has for itself: a page of what lies in its root."""
 
 
 def scenario(state_dir: Path = BUILDING, **settings: Any) -> Scenario:
@@ -58,6 +79,7 @@ async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
     firmware: Firmware, https: bool, image: Image
 ) -> None:
     async with Lab(scenario(firmware=firmware, https=https)) as lab:
+        await asks(lab, "PATCH", f"/nodes/{lab.machines[0].mac}", OWN_FILES)
         await lab.power_on()
         node = await until(lab, lambda node: node.stage == "ready")
         assert (node.failure, node.image) == ("", image.digest)
@@ -69,10 +91,18 @@ async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
         path = ["discover", "address", "script", "kernel", "initrd", "network", "image", "root", "ready"]
         assert [stage for stage in boot["reached"] if stage in path] == path
         assert boot["sent"]["http root"] == image.manifest.artefacts.root.size
+        own = await lab.page(str(node.address), "/own.php")
+        key = (await asks(lab, "GET", "/nodes/node1"))["ssh_host_key"]
+        assert re.fullmatch(
+            rf"node1 {node.address} north\n[0-9a-f]{{32}}\n{re.escape(key)}\n0600 node1\n", own
+        )
         await asks(lab, "POST", "/nodes/node1/command", {"command": "reboot"})
         await until(lab, lambda node: node.stage == "rebooting", 20)
         await until(lab, lambda node: node.stage == "kernel", 120)
         assert len((await asks(lab, "GET", "/nodes/node1"))["boots"]) == 2
+        if firmware is Firmware.BIOS:  # once is enough
+            node = await until(lab, lambda node: node.stage == "ready")
+            assert await lab.page(str(node.address), "/own.php") == own
 
 
 async def test_firmware_of_its_own_loads_ipxe_over_tftp(image: Image) -> None:

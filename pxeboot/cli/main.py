@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from pxeboot.cli import image, lab, lease, node, probe, server, service, tls
+from pxeboot.cli import image, kernel, lab, lease, node, probe, server, service, tls
 from pxeboot.errors import PxebootError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(lease.app, name="lease", help="Addresses: who has which, and which
 app.add_typer(service.app, name="service", help="Virtual services and the nodes behind them.")
 app.add_typer(image.app, name="image", help="Root images: build them, look at them.")
 app.add_typer(tls.app, name="tls", help="Certificates for HTTPS: an own authority for the nodes.")
+app.add_typer(kernel.app, name="kernel", help="Kernels of our own, small and without modules.")
 app.add_typer(
     lab.app, name="lab", help="Virtual machines that boot from this very code, on a private network."
 )

@@ -1,8 +1,10 @@
 """`pxeboot node`: list, show, set, forget, import, reboot, watch."""
 
 import json
+import stat
 import sys
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +63,12 @@ def show(
         console.print(f"{key:9} {told[key] or '-'}", markup=False)
     for option, value in told["options"].items():
         console.print(f"{'option':9} {option} = {json.dumps(value)}", markup=False)
+    for word, value in told["vars"].items():
+        console.print(f"{'var':9} {word} = {value}", markup=False)
+    for path, size in told["files"].items():
+        console.print(f"{'file':9} {path} ({size} bytes)", markup=False)
+    if told["ssh_host_key"]:
+        console.print(f"{'host key':9} {told['ssh_host_key']}", markup=False)
     for boot in told["boots"]:
         _print_boot(console, boot)
 
@@ -79,10 +87,27 @@ def set_node(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A DHCP option, by name or number; NAME= takes it back"),
     ] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TEXT", help="A word for templates; NAME= takes it back"),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH=LOCAL",
+            help="A file laid over its root, mode as here; PATH= takes it back",
+        ),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=LOCAL", help="The same, with $name, $address and so on filled in"),
+    ] = None,
     config: ConfigPath = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Name a node, put it into a group, reserve its address, set DHCP options. Holds from its next packet on.
+    """Name a node, put it into a group, reserve its address, set DHCP options: from its next packet on.
+
+    Words and files hold from its next boot on.
 
     A MAC address or UUID that has not been seen yet is announced by this.
     """
@@ -90,6 +115,11 @@ def set_node(
     patch: dict[str, Any] = {key: value or None for key, value in wishes.items() if value is not None}
     if option:
         patch["options"] = dict(_option(text) for text in option)
+    if var:
+        patch["vars"] = {name: text or None for name, text in (_pair("--var", item) for item in var)}
+    files = [(item, False) for item in file or ()] + [(item, True) for item in template or ()]
+    if files:
+        patch["files"] = dict(_file(text, filled) for text, filled in files)
     told = ask(state_dir_of(config, state_dir), "PATCH", f"/nodes/{node}", patch)
     machine = told["uuid"] if _is_unseen(told) else told["mac"]
     address_told = told["reserved"] or "by pool"
@@ -107,6 +137,26 @@ def _option(text: str) -> tuple[str, Any]:
         except ValueError as error:
             raise PxebootError(f"--option {text!r}: {error}", 'write {"6": "hex:08"}') from None
     return name.strip(), value or None
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise PxebootError(f"{option} {text!r} has no =", "write the name, =, and the value")
+    return name.strip(), value
+
+
+def _file(text: str, template: bool) -> tuple[str, dict[str, Any] | None]:
+    """`PATH=LOCAL`, as the API takes it."""
+    path, name = _pair("--template" if template else "--file", text)
+    if not name:
+        return path, None
+    local = Path(name)
+    try:
+        data, mode = local.read_bytes(), stat.S_IMODE(local.stat().st_mode)
+    except OSError as error:
+        raise PxebootError(f"{local}: {error.strerror}", "name a readable file") from error
+    return path, {"data": b64encode(data).decode(), "mode": mode, "template": template}
 
 
 def _is_unseen(node: dict[str, Any]) -> bool:

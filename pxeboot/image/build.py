@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pxeboot.errors import PxebootError
-from pxeboot.image import base, curl, distribution, initrd, kernel, packages, rootfs, squashfs
+from pxeboot.image import base, curl, custom_kernel, distribution, initrd, kernel, packages, rootfs, squashfs
 from pxeboot.image.apt import Apt
 from pxeboot.image.command import check_ready
 from pxeboot.image.configure import configure
@@ -97,7 +97,7 @@ async def _kernel_and_initrd(
     recipe: Recipe, apt: Apt, cache: Path, draft: Draft, progress: Progress
 ) -> Kernel:
     progress("kernel", None)
-    found = await kernel.fetch(_kernel_package(recipe), apt, cache, draft.scratch)
+    found = await _kernel(recipe, apt, cache, draft.scratch, partial(progress, "kernel"))
     ModuleIndex.read(found).closure(recipe.modules)  # a wrong name is told now, not when Debian is installed
     shutil.copyfile(found.vmlinuz, draft.entry / "kernel")
     progress("kernel", 1.0)
@@ -113,6 +113,15 @@ async def _kernel_and_initrd(
 def _kernel_package(recipe: Recipe) -> str:
     named = "kernel" in recipe.model_fields_set
     return recipe.kernel if named else distribution.of_suite(recipe.suite).kernel
+
+
+async def _kernel(
+    recipe: Recipe, apt: Apt, cache: Path, scratch: Path, report: Callable[[float | None], None]
+) -> Kernel:
+    if recipe.fragments is None:
+        return await kernel.fetch(_kernel_package(recipe), apt, cache, scratch)
+    fragments = custom_kernel.load_fragments(recipe.fragments)
+    return await custom_kernel.fetch(fragments, apt, cache, scratch, report)
 
 
 async def _finish(

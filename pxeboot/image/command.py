@@ -57,11 +57,11 @@ class CommandFailed(PxebootError):
         self.lines = lines
 
 
-def check_ready(programs: Iterable[str] = PACKAGES) -> None:
-    """See that we are root and every program is there. Raises PxebootError."""
+def check_ready(packages: Mapping[str, str] = PACKAGES) -> None:
+    """See that we are root and every program is there: `packages` by program. Raises PxebootError."""
     if os.geteuid() != 0:
         raise PxebootError("building an image needs root", "run it again as root")
-    missing = sorted({PACKAGES[name] for name in programs if shutil.which(name, path=SEARCH_PATH) is None})
+    missing = sorted({packages[name] for name in packages if shutil.which(name, path=SEARCH_PATH) is None})
     if missing:
         raise PxebootError(
             f"these Debian packages are missing: {' '.join(missing)}", f"apt-get install {' '.join(missing)}"

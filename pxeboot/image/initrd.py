@@ -33,7 +33,8 @@ def module_names(scripts: Path) -> list[str]:
 async def make(kernel: Kernel, curl: Path, scripts: Path, target: Path, scratch: Path) -> None:
     """Write the compressed archive to `target`. Raises PxebootError."""
     tree = scratch / "initrd"
-    await kernel.install_modules(ModuleIndex.read(kernel).closure(module_names(scripts)), tree)
+    if kernel.modular:
+        await kernel.install_modules(ModuleIndex.read(kernel).closure(module_names(scripts)), tree)
     plain = scratch / "initrd.cpio"
     plain.write_bytes(cpio.encode(_members(curl, scripts, tree, kernel.release)))
     # one thread: how many there are would show in the bytes

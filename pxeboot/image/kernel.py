@@ -37,6 +37,11 @@ class Kernel:
         """Its modules, with `depmod`'s indexes beside them."""
         return self.folder / "lib/modules" / self.release
 
+    @property
+    def modular(self) -> bool:
+        """Whether it has modules; our own kernels have none."""
+        return (self.modules / "modules.dep").stat().st_size > 0
+
     async def install_modules(self, paths: Iterable[str], target: Path) -> None:
         """Copy modules, named as in `modules.dep`, below `target`/lib/modules and index them there."""
         folder = target / "lib/modules" / self.release

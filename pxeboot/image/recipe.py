@@ -1,17 +1,19 @@
 """What goes into an image: a small TOML file as typed, frozen models. Nothing here opens a file."""
 
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from pxeboot import toml
 from pxeboot.image.rules import RULES
+from pxeboot.words import Inside
 
+CUSTOM = "custom:"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_FRAGMENT = re.compile(r"[a-z0-9][a-z0-9-]*")
 _MODULE = re.compile(r"[A-Za-z0-9_*?\[\]-]+")
 
 
@@ -54,11 +56,12 @@ def _mirror(text: str) -> str:
     return text
 
 
-def _inside(text: str) -> str:
-    """Accept an absolute path or pattern inside the image, spelled in one way only."""
-    path = PurePosixPath(text)
-    if not path.is_absolute() or ".." in path.parts or str(path) != text or len(path.parts) < 2:
-        raise ValueError(f"{text!r} is not an absolute path inside the image, like /etc/motd")
+def _kernel(text: str) -> str:
+    names = text.removeprefix(CUSTOM).split(",") if text.startswith(CUSTOM) else []
+    if not names:
+        return _package(text)
+    if not all(_FRAGMENT.fullmatch(name) for name in names):
+        raise ValueError(f"{text!r} is not {CUSTOM!r} and names of kernel fragments with commas between")
     return text
 
 
@@ -107,9 +110,6 @@ class SquashFs(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-Inside = Annotated[str, AfterValidator(_inside)]
-
-
 class Recipe(BaseModel, frozen=True, extra="forbid"):
     """The whole file."""
 
@@ -141,12 +141,18 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     """Accounts, made before the commands run."""
     commands: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Shell commands run inside, in order, each by a `sh -eu` of its own."""
-    kernel: Annotated[str, AfterValidator(_package)] = "linux-image-amd64"
-    """The kernel's package, or one that depends on it."""
+    kernel: Annotated[str, AfterValidator(_kernel)] = "linux-image-amd64"
+    """Its package, or one that depends on it; `custom:virt,nic`: one of our own, of these fragments."""
     modules: tuple[Annotated[str, AfterValidator(_module)], ...] = ()
     """Kernel modules, or patterns of them, which the running system may load. What drives the machine's own
     hardware is loaded by the initrd before."""
     squashfs: SquashFs = SquashFs()
+
+    @property
+    def fragments(self) -> tuple[str, ...] | None:
+        """The fragments of a custom kernel; None where Debian's is wanted."""
+        custom = self.kernel.startswith(CUSTOM)
+        return tuple(self.kernel.removeprefix(CUSTOM).split(",")) if custom else None
 
 
 _JOINED = ("packages", "strip", "drop", "modules", "commands")
@@ -186,7 +192,7 @@ _HINTS = {
     "drop": 'write patterns of paths inside the image, like "/usr/share/doc/*"',
     "files": 'write "/path/in/the/image" = "local file", or { source = "local file", mode = 0o755 }',
     "commands": "write a list of shell commands",
-    "kernel": 'write the kernel\'s package, like "linux-image-amd64"',
+    "kernel": 'write a package, like "linux-image-amd64", or fragments, like "custom:virt,nic,nfs"',
     "modules": "write names of kernel modules, as `modinfo` knows them",
     "squashfs": 'write compression = "zstd" with a level from 1 to 22, or "xz", and block_kib',
 }

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from pxeboot.config import ANY_MACHINE, Config, GroupConfig, matches
+from pxeboot.inventory.overlay import Overlay
 from pxeboot.mac import Mac
 
 
@@ -30,6 +31,8 @@ class Node:
     """When an operator first said something of it; None: it has only shown itself."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """DHCP options for this machine alone, as the operator wrote them (`dhcp.custom`)."""
+    overlay: Overlay = field(default_factory=Overlay)
+    """What is laid over this machine's root alone."""
 
 
 def default_name(mac: Mac) -> str:

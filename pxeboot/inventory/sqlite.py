@@ -19,6 +19,7 @@ from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, from_json, to_json
 from pxeboot.inventory.lease import Lease, LeaseState
 from pxeboot.inventory.node import Node
+from pxeboot.inventory.overlay import Overlay
 from pxeboot.inventory.pool import Pool
 from pxeboot.inventory.store import BOOTS_KEPT, Subnet
 from pxeboot.mac import Mac
@@ -32,7 +33,7 @@ CACHE_KIB = 32 << 10
 """Of pages: 100 000 leases take 10 MiB, and to read back what fell out costs a tenth of a lease's writing."""
 COMPLAIN_SECONDS = 60.0
 """How often a failure that lasts is told again."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _BALANCER = """
 CREATE TABLE drain (mac TEXT, service TEXT, since REAL NOT NULL, PRIMARY KEY (mac, service));
 CREATE TABLE made (key TEXT PRIMARY KEY, vip TEXT NOT NULL, interface TEXT NOT NULL);
@@ -41,7 +42,7 @@ _SCHEMA = f"""
 CREATE TABLE lease (address TEXT PRIMARY KEY, mac TEXT NOT NULL, state TEXT NOT NULL, expires REAL NOT NULL);
 CREATE TABLE node (mac TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT, grp TEXT, address TEXT UNIQUE,
                    first_seen REAL, by_uuid INTEGER NOT NULL DEFAULT 0, known_since REAL,
-                   options TEXT NOT NULL DEFAULT '{{}}');
+                   options TEXT NOT NULL DEFAULT '{{}}', overlay TEXT NOT NULL DEFAULT '{{}}');
 CREATE TABLE boot (id TEXT PRIMARY KEY, mac TEXT NOT NULL, started REAL NOT NULL, record TEXT NOT NULL);
 CREATE INDEX boot_of ON boot (mac, started);
 {_BALANCER}
@@ -56,6 +57,7 @@ UPDATE node SET known_since = coalesce(first_seen, 0) WHERE grp IS NOT NULL OR a
     OR first_seen IS NULL OR name <> 'node-' || replace(mac, ':', '');
 """,
     2: _BALANCER,
+    3: "ALTER TABLE node ADD COLUMN overlay TEXT NOT NULL DEFAULT '{}';",
 }
 # One statement for all of them: SQLite gives up the interpreter's lock for each statement, and to get it back
 # from a thread that is busy answering takes up to five milliseconds. And not OR REPLACE, which takes a row
@@ -65,7 +67,7 @@ _SAVE_LEASES = """
 INSERT INTO lease SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true
     ON CONFLICT DO UPDATE SET mac = excluded.mac, state = excluded.state, expires = excluded.expires
 """
-_SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SAVE_NODE = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE_BOOT = "INSERT OR REPLACE INTO boot VALUES (?, ?, ?, ?)"
 
 _STATES = {state: state.value for state in LeaseState}
@@ -395,6 +397,8 @@ class SqliteStore:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o600)
+        path.chmod(0o600)  # host keys are in it; SQLite gives its other files the same mode
         db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -451,8 +455,8 @@ def _taken(claim: Claim, owner: Node) -> PxebootError:
 
 def _saving(node: Node) -> Statement:
     text = [None if item is None else str(item) for item in (node.uuid, node.group, node.address)]
-    options = json.dumps(dict(node.options))
-    return _SAVE_NODE, (node.mac, node.name, *text, node.first_seen, node.by_uuid, node.known_since, options)
+    more = json.dumps(dict(node.options)), json.dumps(node.overlay.to_json())
+    return _SAVE_NODE, (node.mac, node.name, *text, node.first_seen, node.by_uuid, node.known_since, *more)
 
 
 def _saving_boot(boot: Boot) -> Statement:
@@ -493,7 +497,7 @@ def _read_leases(db: sqlite3.Connection) -> list[Lease]:
 
 def _read_nodes(db: sqlite3.Connection) -> list[Node]:
     rows = db.execute(
-        "SELECT mac, name, uuid, grp, address, first_seen, by_uuid, known_since, options FROM node"
+        "SELECT mac, name, uuid, grp, address, first_seen, by_uuid, known_since, options, overlay FROM node"
     )
     return [
         Node(
@@ -506,8 +510,9 @@ def _read_nodes(db: sqlite3.Connection) -> list[Node]:
             bool(by_uuid),
             known_since,
             json.loads(options),
+            Overlay.from_json(json.loads(overlay)),
         )
-        for mac, name, uuid, group, address, first_seen, by_uuid, known_since, options in rows
+        for mac, name, uuid, group, address, first_seen, by_uuid, known_since, options, overlay in rows
     ]
 
 

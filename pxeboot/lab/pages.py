@@ -12,14 +12,14 @@ PAUSE_SECONDS = 0.5
 _TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
-def fetch_page(address: str, port: int = 80) -> str:
-    """GET / from a web server, tried again until it answers with 200. Raises PxebootError."""
+def fetch_page(address: str, port: int = 80, path: str = "/") -> str:
+    """GET a page from a web server, tried again until it answers with 200. Raises PxebootError."""
     deadline = time.monotonic() + PAGE_SECONDS
     while True:
         trouble = ""
         connection = http.client.HTTPConnection(address, port, timeout=PAGE_SECONDS)
         try:
-            connection.request("GET", "/")
+            connection.request("GET", path)
             response = connection.getresponse()
             if response.status == http.HTTPStatus.OK:
                 return response.read().decode(errors="replace")
@@ -29,7 +29,9 @@ def fetch_page(address: str, port: int = 80) -> str:
         finally:
             connection.close()
         if time.monotonic() > deadline:
-            raise PxebootError(f"http://{address}/ gave no page: {trouble}", "look at the node's console log")
+            raise PxebootError(
+                f"http://{address}{path} gave no page: {trouble}", "look at the node's console log"
+            )
         time.sleep(PAUSE_SECONDS)
 
 

@@ -289,10 +289,10 @@ class Lab:
         boots = NodeDetail.model_validate(answer).boots
         return stage_seconds(self._powered_on[machine.mac], boots[0].reached if boots else {})
 
-    async def page(self, address: str) -> str:
-        """The page that the node at `address` serves, fetched from inside. Raises PxebootError."""
+    async def page(self, address: str, path: str = "/") -> str:
+        """A page that the node at `address` serves, fetched from inside. Raises PxebootError."""
         inside = self.namespace if self.scenario.forward is None else network.client_of(self.namespace)
-        return await asyncio.to_thread(network.in_namespace, inside, lambda: fetch_page(address))
+        return await asyncio.to_thread(network.in_namespace, inside, lambda: fetch_page(address, path=path))
 
     async def visit(self, times: int) -> list[str]:
         """Ask the virtual address so many times, as its client; who answered. Raises PxebootError."""

@@ -101,7 +101,7 @@ class Names:
         if stage is not None:
             await self.progress.reach(claim.mac, stage)
         log.info("%s: loads %s by TFTP", claim.mac, name)
-        file = await self.files.find(image, name)
+        file = await self.files.find(image, name, claim.mac)
         return File(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
 
 

@@ -29,6 +29,7 @@ from pxeboot.web.commands import Commands
 from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile, send_artefact, send_loader
 from pxeboot.web.limits import BODY_SECONDS, EventRate
+from pxeboot.web.overlays import PRIVILEGED_PORTS, Overlays
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class NodeApi:
     loaders: Callable[[], Mapping[str, LoaderFile]]
     """The boot loaders by name, as they are now."""
     files: BootFiles
+    overlays: Overlays
     event_rate: EventRate = field(default_factory=EventRate)
 
     def application(self) -> web.Application:
@@ -75,6 +77,7 @@ class NodeApi:
                 web.get("/ipxe/{mac}", self.script, allow_head=False),
                 web.get("/boot/{token}/{name:kernel|initrd|root}", self.artefact),
                 web.get("/loader/{name}", self.loader),
+                web.get("/boot/{token}/overlay", self.overlay, allow_head=False),
                 web.post("/boot/{token}/event", self.event),
                 web.get("/boot/{token}/services", self.services, allow_head=False),
                 web.get("/boot/{token}/commands", self.take_command, allow_head=False),
@@ -139,7 +142,11 @@ class NodeApi:
 
     async def _send(self, request: web.Request, mac: Mac, image: Image) -> web.StreamResponse:
         name = request.match_info["name"]
-        file = await self.files.find(image, name)
+        try:
+            file = await self.files.find(image, name, mac)
+        except PxebootError as error:
+            log.error("%s: cannot load %s: %s", mac, name, error)
+            raise web.HTTPNotFound(text=f"{error}\n") from error
         try:
             response, sent = await send_artefact(request, file.path, file.sha256, file.size)
         except (ConnectionError, asyncio.CancelledError) as error:
@@ -147,6 +154,23 @@ class NodeApi:
             raise
         await self.progress.sent(mac, f"http {name}", sent)
         return response
+
+    async def overlay(self, request: web.Request) -> web.StreamResponse:
+        """The files of this node, as a tar, for root on the machine itself."""
+        claim, _ = await self._admit(request)
+        await self._refuse_impostors(request, claim.mac)
+        if _port_of(request) >= PRIVILEGED_PORTS:
+            log.warning("%s: refused its files: asked from a port that is not root's", claim.mac)
+            raise web.HTTPForbidden(text="ask from a port below 1024, as root\n")
+        server = _own_address(request)
+        try:
+            data = await self.overlays.for_boot(claim.mac, claim.image, _address_of(request), server)
+        except PxebootError as error:
+            log.error("%s: no files for its root: %s (%s)", claim.mac, error, error.hint)
+            raise web.HTTPConflict(text=f"{error}\n") from error
+        return web.Response(
+            body=data, content_type="application/x-tar", headers={"Cache-Control": "no-store"}
+        )
 
     async def event(self, request: web.Request) -> web.StreamResponse:
         """A node's report. The answer carries a new token when the old one has aged, and what the services of
@@ -278,6 +302,12 @@ def _ipv4(text: str) -> IPv4Address | None:
         return IPv4Address(text)
     except ValueError:
         return None
+
+
+def _port_of(request: web.Request) -> int:
+    """The client's port."""
+    assert request.transport is not None
+    return int(request.transport.get_extra_info("peername")[1])
 
 
 def _own_address(request: web.Request) -> IPv4Address:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pxeboot.dhcp import custom
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.node import Node, default_name, unseen_mac
+from pxeboot.inventory.overlay import MAX_FILES_BYTES, Laid, NodeFile, Overlay
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
@@ -193,12 +194,32 @@ def _fault(index: int, error: PxebootError) -> EntryFault:
 
 def _patched(node: Node, patch: NodePatch, now: float) -> Node:
     """The node as the operator wants it, and known from now on. Raises PxebootError."""
-    changes = patch.model_dump(exclude_unset=True, exclude={"mac"})
+    changes = patch.model_dump(exclude_unset=True, exclude={"mac", "vars", "files"})
     if "uuid" in changes:
         changes["by_uuid"] = changes["uuid"] is not None
     if "options" in changes:
         changes["options"] = _merged(node.options, changes["options"])
+    if patch.vars or patch.files:
+        changes["overlay"] = _laid(node.overlay, patch)
     return replace(node, **changes, known_since=node.known_since or now)
+
+
+def _laid(overlay: Overlay, patch: NodePatch) -> Overlay:
+    """The overlay with words and files replaced and, where null, taken back. Raises WrongSetting."""
+    words = {**overlay.vars, **patch.vars}
+    files: dict[str, NodeFile | None] = dict(overlay.files)
+    for path, file in patch.files.items():
+        laid = Laid(**file.model_dump(exclude={"data"})) if file else Laid()
+        files[path] = NodeFile(file.data, laid) if file else None
+    kept = {path: file for path, file in files.items() if file is not None}
+    size = sum(len(file.data) for file in kept.values())
+    if size > MAX_FILES_BYTES:
+        raise WrongSetting(
+            "files",
+            f"{size} bytes of files are more than the {MAX_FILES_BYTES} that a node may have",
+            "put what is large into the image",
+        )
+    return replace(overlay, vars={k: v for k, v in words.items() if v is not None}, files=kept)
 
 
 def _merged(options: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

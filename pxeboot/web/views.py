@@ -1,21 +1,23 @@
 """What operators see of nodes, leases and boots: the models of the API, and how they are filled."""
 
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import Lease, LeaseState
 from pxeboot.inventory.node import Node, group_of, is_known
+from pxeboot.inventory.overlay import Laid, Variable
 from pxeboot.inventory.store import Store
 from pxeboot.mac import Mac
 from pxeboot.site import Site
 from pxeboot.web.service_views import ServiceView
-from pxeboot.words import Name
+from pxeboot.words import Inside, Name
 
 
 class EntryFault(BaseModel):
@@ -47,6 +49,12 @@ class NodeView(BaseModel):
     reserved: IPv4Address | None = None
     options: dict[str, Any] = {}
     """DHCP options for it alone, as the operator wrote them."""
+    vars: dict[str, str] = {}
+    """Words for templates, for it alone."""
+    files: dict[str, int] = {}
+    """Sizes of its own files, bytes, by path in its root; contents are told to the node only."""
+    ssh_host_key: str = ""
+    """The public half of its host key, once it has booted, as it stands in known_hosts(5)."""
     by_uuid: bool = False
     """The operator named it by its UUID; its MAC address is that of the card that asked last."""
     discovered: bool = False
@@ -102,6 +110,18 @@ def machine_uuid(uuid: UUID) -> UUID:
 MachineUuid = Annotated[UUID, AfterValidator(machine_uuid)]
 
 
+def _base64(text: object) -> object:
+    """Raises ValueError; pydantic's own takes any text."""
+    return b64decode(text, validate=True) if isinstance(text, str) else text
+
+
+class FilePatch(Laid, frozen=True, extra="forbid"):
+    """A file of one node, and how it lies in the root."""
+
+    data: Annotated[bytes, BeforeValidator(_base64)]
+    """In base64 (RFC 4648 §4)."""
+
+
 class NodePatch(BaseModel, extra="forbid"):
     """What to change; null takes a setting back."""
 
@@ -111,6 +131,10 @@ class NodePatch(BaseModel, extra="forbid"):
     uuid: MachineUuid | None = None
     options: dict[str, Any] = {}
     """DHCP options by name or number; null takes one back, those not named stay."""
+    vars: dict[Variable, str | None] = {}
+    """Words for templates; null takes one back, those not named stay."""
+    files: dict[Inside, FilePatch | None] = {}
+    """Files laid over its root; null takes one back, those not named stay."""
 
 
 class NodeEntry(NodePatch):
@@ -195,6 +219,9 @@ async def node_view(node: Node, site: Site, store: Store) -> NodeView:
         group=group.name if group else node.group,
         reserved=node.address,
         options=dict(node.options),
+        vars=dict(node.overlay.vars),
+        files={path: len(file.data) for path, file in node.overlay.files.items()},
+        ssh_host_key=node.overlay.lasting.ssh_host_public if node.overlay.lasting else "",
         by_uuid=node.by_uuid,
         discovered=site.config.server.unknown == "hold" and not is_known(node, site.config),
         address=await _lease_address(node.mac, site, store),

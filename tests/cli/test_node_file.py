@@ -123,7 +123,7 @@ def test_all_that_is_wrong_is_told_at_once_by_line_and_key() -> None:
         "  line 3: address: '10.0.0': input is not a valid IPv4 address",
         "  line 4: neither mac nor uuid says which machine it is",
     ]
-    with pytest.raises(PxebootError, match=r"line 1: nam: unknown key \(known keys here are: address, group"):
+    with pytest.raises(PxebootError, match=r"line 1: nam: unknown key \(known keys here are: address, files"):
         node_file.entries(node_file.read('[{"mac": "52:54:00:00:00:01", "nam": "a"}]', "json"), "f")
 
 

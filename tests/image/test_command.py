@@ -14,7 +14,7 @@ def test_missing_programs_are_told_by_package(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(command, "SEARCH_PATH", "/nowhere")
     with pytest.raises(PxebootError, match=r"missing: kmod squashfs-tools$") as caught:
-        command.check_ready(["mksquashfs", "depmod"])
+        command.check_ready({"mksquashfs": "squashfs-tools", "depmod": "kmod"})
     assert caught.value.hint == "apt-get install kmod squashfs-tools"
 
 

@@ -149,3 +149,8 @@ def test_faults_of_the_newer_keys_are_told_too(line: str, message: str, hint: st
         parse(f'name = "web"\n{line}', "recipe.toml")
     assert message in str(caught.value)
     assert hint in caught.value.hint
+
+
+def test_a_custom_kernel_is_fragments_with_commas_between() -> None:
+    assert parse('name = "web"\nkernel = "custom:virt,nic"', "r.toml").fragments == ("virt", "nic")
+    assert parse('name = "web"', "r.toml").fragments is None

@@ -18,10 +18,11 @@ class BootServer:
     """Serves `image` and takes events; what was asked is kept."""
 
     image: bytes = b""
+    overlay: bytes = b""
     cuts: list[int] = field(default_factory=list)
     """For each coming answer, after how many bytes the connection breaks."""
     refusals: list[int] = field(default_factory=list)
-    """HTTP statuses of the coming answers, to /root and /event alike."""
+    """HTTP statuses of the coming answers, to /root, /overlay and /event alike."""
     places: list[int] = field(default_factory=list)
     """Places in the queue, each told once before the image is given; the pause is as many seconds."""
     honours_range: bool = True
@@ -48,6 +49,7 @@ class BootServer:
         """Listen, the second time on the same port as the first."""
         app = web.Application()
         app.router.add_get("/boot/{token}/root", self._root)
+        app.router.add_get("/boot/{token}/overlay", self._overlay)
         app.router.add_post("/boot/{token}/event", self._event)
         app.router.add_get("/boot/{token}/commands", self._commands)
         if self.services is not None:
@@ -91,6 +93,11 @@ class BootServer:
         assert request.transport is not None
         request.transport.abort()
         return response
+
+    async def _overlay(self, request: web.Request) -> web.Response:
+        if self.refusals:
+            return web.Response(status=self.refusals.pop(0), text="/etc/x: the template wants $y\n")
+        return web.Response(body=self.overlay)
 
     async def _event(self, request: web.Request) -> web.Response:
         if self.refusals:

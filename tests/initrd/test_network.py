@@ -102,3 +102,80 @@ def test_a_lease_is_kept_for_init(tmp_path: Path) -> None:
     lease = {"ip": "10.0.0.9", "mask": "24", "router": "10.0.0.1 10.0.0.2", "dns": "10.0.0.1 10.0.0.3"}
     run_script(INITRD / "udhcpc", "bound", environment=environment(tmp_path, **lease))
     assert (tmp_path / "lease").read_text() == "address=10.0.0.9/24\nrouter=10.0.0.1\ndns=10.0.0.1,10.0.0.3\n"
+
+
+FAKE_IP = "ip() { echo ip $*; }; modprobe() { echo modprobe $*; }; "
+
+
+def fake_bond(net: Path) -> None:
+    """What the kernel shows of bond0; the links it does not have itself are up."""
+    (net / "bond0" / "bonding").mkdir(parents=True)
+    (net / "bond0" / "carrier").write_text("1\n")
+
+
+def test_a_bond_begins_with_the_interface_that_booted(net: Path) -> None:
+    fake_bond(net)
+    slaves = net / "bond0" / "bonding" / "slaves"
+    slaves.touch()
+    script = FAKE_IP + "bond=802.3ad; bond_members=; interface=eth1; make_bond; echo $interface"
+    status, lines = shell(net, script)
+    assert (status, lines) == (
+        0,
+        [
+            "ip link set bond0 down",
+            "ip link set eth1 down",
+            "ip link set eth0 down",
+            "ip link set bond0 up",
+            "pxeboot: network: bond0 (802.3ad) of eth1 eth0",
+            "bond0",
+        ],
+    )
+    written = {path.name: path.read_text() for path in (net / "bond0" / "bonding").iterdir()}
+    assert written == {"mode": "802.3ad\n", "miimon": "100\n", "lacp_rate": "fast\n", "slaves": "+eth0\n"}
+
+
+def test_members_of_a_bond_are_named_by_interface_or_mac(net: Path) -> None:
+    members = "eth0,52:54:00:00:00:02,52:54:00:00:00:09"
+    status, lines = shell(net, f"interface=eth1; bond_members={members}; bond_interfaces")
+    assert (status, lines) == (
+        0,
+        ["eth1", "eth0", "pxeboot: network: no interface has the address 52:54:00:00:00:09"],
+    )
+
+
+def test_a_kernel_without_bonding_is_told(net: Path) -> None:
+    status, lines = shell(net, FAKE_IP + "bond=802.3ad; bond_members=; interface=eth1; make_bond")
+    assert (status, lines[-1]) == (1, "network: this kernel has no bonding")
+
+
+def test_a_vlan_is_put_on_the_interface_that_booted(net: Path) -> None:
+    script = FAKE_IP + "await_link() { :; }; vlan=5; interface=eth1; make_vlan; echo $interface"
+    assert shell(net, script) == (
+        0,
+        [
+            "modprobe -q 8021q",
+            "ip link add link eth1 name eth1.5 type vlan id 5",
+            "ip link set eth1.5 up",
+            "eth1.5",
+        ],
+    )
+
+
+def test_what_the_kernels_dhcp_client_has_set_is_taken_over(net: Path) -> None:
+    (net.parent / "pnp").write_text(
+        "#PROTO: DHCP\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 0.0.0.0\n"
+    )
+    script = """
+        ip() {
+            case "$*" in
+                *addr*) echo '2: eth1    inet 10.0.0.5/24 brd 10.0.0.255 scope global eth1' ;;
+                *route*) echo 'default via 10.0.0.1 dev eth1 ' ;;
+            esac
+        }
+        interface=eth1; adopt_address $1; echo $address $router $dns
+    """
+    assert shell(net, script, str(net.parent / "pnp")) == (0, ["10.0.0.5/24 10.0.0.1 10.0.0.2,10.0.0.3"])
+
+
+def test_an_interface_without_an_address_is_left_to_dhcp(net: Path) -> None:
+    assert shell(net, "ip() { :; }; interface=eth1; adopt_address /nonexistent") == (1, [])

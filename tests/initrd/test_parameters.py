@@ -84,3 +84,26 @@ def test_https_needs_an_address_and_an_authority(tmp_path: Path) -> None:
     assert "no authority" in secure_problem(tmp_path, command_line(**SECURE))
     (tmp_path / "authority.pem").write_text("PEM")
     assert secure_problem(tmp_path, command_line(**SECURE)) == "fine at 1800000000"
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("pxeboot.bond=802.3ad pxeboot.bond_members=eth0,52:54:00:00:00:01", ""),
+        ("pxeboot.bond=lacp", "pxeboot.bond=lacp is no mode of bonding, like active-backup or 802.3ad"),
+        (
+            "pxeboot.bond_members=eth0;reboot",
+            "pxeboot.bond_members is no list of interfaces or MAC addresses",
+        ),
+        ("pxeboot.vlan=4094", ""),
+        ("pxeboot.vlan=4095", "pxeboot.vlan=4095 is no VLAN identifier, 1 to 4094"),
+        ("pxeboot.vlan=05", "pxeboot.vlan=05 is no VLAN identifier, 1 to 4094"),
+        ("pxeboot.zram=50%", ""),
+        ("pxeboot.zram=half", "pxeboot.zram=half is no share of the memory, like 50%"),
+        ("pxeboot.zram=301%", "pxeboot.zram=301% is no share of the memory, like 50%"),
+    ],
+)
+def test_what_an_operator_adds_is_checked(tmp_path: Path, word: str, problem: str) -> None:
+    (tmp_path / "cmdline").write_text(f"quiet {word}\n")
+    result = call(tmp_path, FILES, 'read_parameters "$1"; option_problem', str(tmp_path / "cmdline"))
+    assert (result.returncode, result.stdout.decode().strip()) == (0 if problem else 1, problem)

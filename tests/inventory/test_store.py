@@ -14,12 +14,14 @@ from uuid import UUID
 
 import pytest
 
+from pxeboot import lasting
 from pxeboot.balancer.table import Made, ServiceKey
 from pxeboot.config import AddressRange
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import LeaseState
 from pxeboot.inventory.node import Node
+from pxeboot.inventory.overlay import Laid, NodeFile, Overlay
 from pxeboot.inventory.sqlite import SqliteStore
 from pxeboot.inventory.store import BOOTS_KEPT, Store, Subnet, open_store
 from pxeboot.mac import Mac
@@ -240,6 +242,24 @@ async def test_a_store_of_the_first_format_is_brought_up(tmp_path: Path) -> None
         assert [lease.mac for lease in await store.leases()] == [A]
         await store.save_node(Node(B, "node-52540000000b", first_seen=6.0))
         await store.close()
+
+
+async def test_what_is_laid_over_a_nodes_root_is_kept_and_for_the_owner_only(
+    store: Store, tmp_path: Path
+) -> None:
+    overlay = Overlay(
+        {"site": "north"},
+        {"/etc/key": NodeFile(bytes(range(256)), Laid(mode=0o600, owner="www-data", template=True))},
+        lasting.make("web1"),
+    )
+    await store.save_node(Node(A, "web1", overlay=overlay))
+    again = await reopened(tmp_path)
+    kept = await again.node(A)
+    assert kept is not None
+    assert kept.overlay == overlay
+    await again.close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("pxeboot.sqlite*")}
+    assert set(modes.values()) == {0o600}
 
 
 async def test_a_forgotten_node_is_gone_with_its_boots(store: Store, tmp_path: Path) -> None:

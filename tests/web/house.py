@@ -24,6 +24,7 @@ from pxeboot.web.commands import Commands
 from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
+from pxeboot.web.overlays import Overlays
 from tests.parts import make_site, put_image
 
 MAC, OTHER = Mac("52:54:00:00:00:01"), Mac("52:54:00:00:00:02")
@@ -80,8 +81,10 @@ async def open_house(tmp_path: Path) -> AsyncIterator[House]:
     commands = Commands()
     files = BootFiles(tmp_path / "initrds")
     loaders = {LOADER.name: LOADER}
-    downloads = Downloads(site)
-    api = NodeApi(site, store, progress, library, orders, commands, downloads, SECRET, lambda: loaders, files)
+    downloads, overlays = Downloads(site), Overlays(site, store)
+    api = NodeApi(
+        site, store, progress, library, orders, commands, downloads, SECRET, lambda: loaders, files, overlays
+    )
     await store.save_node(Node(MAC, "web1"))
     async with TestClient(TestServer(api.application())) as http:  # cancels handlers, as the app does
         yield House(site, library, http, store, progress, commands, image.digest)

@@ -402,7 +402,7 @@ async def test_a_command_nobody_takes_has_not_been_given(
 def test_no_path_reaches_a_file(text: str) -> None:
     async def ask() -> None:
         site = make_site(Path("/nowhere"))
-        api = NodeApi(site, None, None, None, None, Commands(), None, SECRET, dict, None)  # type: ignore[arg-type]
+        api = NodeApi(site, None, None, None, None, Commands(), None, SECRET, dict, None, None)  # type: ignore[arg-type]
         async with TestClient(TestServer(api.application())) as http:
             for path in (f"/{text}", f"/ipxe/{text}", f"/boot/{text}/root", f"/boot/x/{text}", f"/../{text}"):
                 async with http.get(path, allow_redirects=False) as answer:

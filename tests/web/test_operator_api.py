@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -18,6 +19,7 @@ from pxeboot.app import _subnets
 from pxeboot.events import Bus
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.node import Node
+from pxeboot.inventory.overlay import Laid, NodeFile, Overlay
 from pxeboot.inventory.store import Store, open_store
 from pxeboot.mac import Mac
 from pxeboot.metrics import Metric
@@ -260,3 +262,39 @@ async def test_a_list_of_nodes_is_taken_or_refused_with_each_fault(desk: Desk) -
 async def test_nonsense_as_a_body_is_refused(desk: Desk) -> None:
     async with desk.http.patch("/api/v1/nodes/web1", data=b"\xff{") as answer:
         assert answer.status == 400
+
+
+async def test_words_and_files_of_a_node_are_set_and_taken_back_one_by_one(desk: Desk) -> None:
+    motd, key = ({"data": b64encode(data).decode(), "mode": 0o600} for data in (b"hello", b"secret"))
+    _, told = await desk.ask(
+        "PATCH", "/nodes/web1", {"vars": {"a": "1", "b": "2"}, "files": {"/etc/motd": motd, "/etc/key": key}}
+    )
+    assert (told["vars"], told["files"]) == ({"a": "1", "b": "2"}, {"/etc/motd": 5, "/etc/key": 6})
+    assert "secret" not in json.dumps(told)
+    await desk.ask("PATCH", "/nodes/web1", {"vars": {"a": None}, "files": {"/etc/key": None}})
+    node = await desk.store.node(MAC)
+    assert node is not None
+    assert node.overlay == Overlay({"b": "2"}, {"/etc/motd": NodeFile(b"hello", Laid(mode=0o600))})
+    _, told = await desk.ask("PATCH", "/nodes/web1", {"name": "web2"})
+    assert (told["name"], told["vars"], told["files"]) == ("web2", {"b": "2"}, {"/etc/motd": 5})
+
+
+@pytest.mark.parametrize(
+    ("patch", "status", "error"),
+    [
+        ({"vars": {"name": "x"}}, 400, "'name' is given by pxeboot itself"),
+        ({"files": {"etc/x": {"data": ""}}}, 400, "'etc/x' is not an absolute path inside the image"),
+        ({"files": {"/etc/x": {"data": "%"}}}, 400, "files./etc/x.data: "),
+        ({"files": {"/etc/x": {"data": b64encode(bytes(600_000)).decode()}}}, 200, ""),
+        ({"files": {"/etc/y": {"data": b64encode(bytes(500_000)).decode()}}}, 409, "1100000 bytes of files"),
+    ],
+)
+async def test_words_and_files_that_cannot_be_are_refused(
+    desk: Desk, patch: dict[str, Any], status: int, error: str
+) -> None:
+    if status == 409:
+        await desk.ask(
+            "PATCH", "/nodes/web1", {"files": {"/x": {"data": b64encode(bytes(600_000)).decode()}}}
+        )
+    got, told = await desk.ask("PATCH", "/nodes/web1", patch)
+    assert (got, error in told.get("error", "")) == (status, True)
