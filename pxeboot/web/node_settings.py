@@ -133,6 +133,8 @@ class NodeSettings:
             raise WrongSetting(
                 "address", f"{node.address} is this server's or the router's", "choose another address"
             )
+        if any(node.address == service.vip for service in self._site.config.service):
+            raise WrongSetting("address", f"{node.address} is a service's", "choose another address")
         lease = await self._store.lease_at(node.address)
         if lease is not None and not lease.free_for(node.mac, time.time()):
             raise WrongSetting(

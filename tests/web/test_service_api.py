@@ -50,7 +50,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    site, store = make_site(tmp_path, SITE + SERVICES), open_store(tmp_path)
+    site, store = make_site(tmp_path, SITE.replace("127.0.0.", "10.0.0.") + SERVICES), open_store(tmp_path)
     await store.use_subnets(_subnets(site))
     await store.save_node(Node(MAC, "web1", first_seen=1.0))
     await store.save_node(Node(OTHER, "printer", first_seen=1.0))
@@ -103,6 +103,11 @@ async def test_what_cannot_be_drained_is_refused(desk: Desk, path: str, body: An
     status, told = await desk.ask("POST", path, body)
     assert (status, told["error"]) == (409, error)
     assert told["hint"]
+
+
+async def test_the_address_of_a_service_is_reserved_for_no_node(desk: Desk) -> None:
+    status, told = await desk.ask("PATCH", "/nodes/web1", {"address": "10.0.0.1"})
+    assert (status, told["error"]) == (409, "10.0.0.1 is a service's")
 
 
 async def test_the_routes_describe_themselves(desk: Desk) -> None:
