@@ -10,15 +10,19 @@ from tests.lab.conditions import needs_network
 from tests.serving import CLIENT, CONFIG, MAC, SERVER, Served, served, wait_for
 from tests.wire import running
 
-RESOLVED = Path("/lib/systemd/systemd-resolved")
+# Installing the package changes /etc/resolv.conf of this very computer, so script/setup unpacks it.
+UNPACKED = Path(__file__).parent.parent / ".venv/systemd-resolved"
+RESOLVED = UNPACKED / "lib/systemd/systemd-resolved"
 pytestmark = [
     pytest.mark.net,
     needs_network,
-    # Installing the package changes /etc/resolv.conf of this very computer, so script/setup does not.
-    pytest.mark.skipif(
-        not RESOLVED.exists(), reason=f"{RESOLVED} is missing: apt-get install systemd-resolved, if you may"
-    ),
+    pytest.mark.skipif(not RESOLVED.exists(), reason=f"{RESOLVED} is missing: run script/setup"),
 ]
+USER = {
+    "passwd": "systemd-resolve:x:64999:64999::/:/usr/sbin/nologin\n",
+    "group": "systemd-resolve:x:64999:\n",
+}
+"""Who it wants to run as. First in the files, so that an installed package's has no say."""
 DNS = """
 [dns]
 domain = "boot.example"
@@ -40,7 +44,10 @@ def resolved(folder: Path) -> tuple[str, ...]:
     """In a mount namespace of its own: this computer's name resolution is not touched."""
     settings = f"[Resolve]\nDNS={SERVER}\nDomains=~boot.example ~77.10.in-addr.arpa\nFallbackDNS=\n"
     (folder / "resolved.conf").write_text(f"{settings}LLMNR=no\nMulticastDNS=no\n")
+    for name, line in USER.items():
+        (folder / name).write_text(line + Path("/etc", name).read_text())
     places = (
+        f"mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/group /etc/group && "
         "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/resolve /run/systemd/resolved.conf.d && "
         f"cp {folder}/resolved.conf /run/systemd/resolved.conf.d/test.conf && "
         "chown -R systemd-resolve: /run/systemd/resolve"
