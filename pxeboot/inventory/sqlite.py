@@ -367,6 +367,9 @@ class SqliteStore:
                 except sqlite3.Error as error:
                     self._tell_failure(error)
                     _answer(waiting, OSError(f"the store cannot be written: {error}"))
+                except Exception as error:  # our bug; who waits must not wait for ever
+                    log.exception("%s: a commit failed", self._path)
+                    _answer(waiting, OSError(f"the store cannot be written: {error}"))
                 else:
                     self._tell_recovery()
                     _answer(waiting, None)

@@ -18,6 +18,7 @@ from pxeboot import lasting
 from pxeboot.balancer.table import Made, ServiceKey
 from pxeboot.config import AddressRange
 from pxeboot.errors import PxebootError
+from pxeboot.inventory import sqlite
 from pxeboot.inventory.boot import Boot, Stage
 from pxeboot.inventory.lease import LeaseState
 from pxeboot.inventory.node import Node
@@ -305,6 +306,16 @@ async def test_a_disk_that_fails_breaks_no_promise_and_is_tried_again(store: Sto
     with pytest.raises(OSError, match="cannot be written"):
         await store.bind(NET, A, NET[10], 0.0, 100.0)
     store._db.execute("PRAGMA query_only = OFF")
+    assert await store.bind(NET, A, NET[10], 1.0, 100.0)
+
+
+async def test_nobody_waits_for_ever_for_a_commit_that_fails_by_a_bug(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "_commit", lambda *_: 1 // 0)
+        with pytest.raises(OSError, match="cannot be written"):
+            await asyncio.wait_for(store.bind(NET, A, NET[10], 0.0, 100.0), 5)
     assert await store.bind(NET, A, NET[10], 1.0, 100.0)
 
 
