@@ -87,6 +87,7 @@ class InGuest(pytest.Item):
             pytest.skip(why)
         if outcome != "passed":
             raise AssertionError(why)
+        print(why)  # what the test printed
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         return f"in the guest:\n{excinfo.value}"
@@ -118,7 +119,9 @@ def note(report: pytest.TestReport) -> None:
     if path is None or (report.when != "call" and report.outcome == "passed"):
         return
     with Path(path).open("a") as file:
-        file.write(json.dumps([report.nodeid, report.outcome, report.longreprtext]) + "\n")
+        file.write(
+            json.dumps([report.nodeid, report.outcome, report.longreprtext or report.capstdout]) + "\n"
+        )
 
 
 def _read(report: Path) -> dict[str, tuple[str, str]]:
