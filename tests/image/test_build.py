@@ -170,8 +170,11 @@ async def test_a_build_interrupted_at_any_stage_leaves_nothing(
 
 def test_control_c_ends_the_command_and_everything_it_started(state_dir: Path, tmp_path: Path) -> None:
     load(tmp_path, RECIPE.replace("modules", 'packages = ["ncurses-base"]\nmodules'))
-    command = [sys.executable, "-m", "pxeboot.cli.main", "image", "build", str(tmp_path)]
-    process = subprocess.Popen([*command, "--state-dir", str(state_dir)], stderr=subprocess.DEVNULL)
+    # Who started these tests in the background has had SIGINT ignored, which its children inherit.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "pxeboot.cli.main", "image", "build"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path), "--state-dir", str(state_dir)], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 200
     while not list((state_dir / "images").glob(".draft-*/scratch/root/usr/bin/*")):
         assert process.poll() is None
