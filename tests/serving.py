@@ -153,12 +153,12 @@ def served(state_dir: Path, text: str = CONFIG) -> Iterator[Served]:
                 process.wait()
 
 
-def wait_for(condition: Callable[[], T], seconds: float) -> T:
+def wait_for(condition: Callable[[], T], seconds: float, pause: float = 0.05) -> T:
     """Poll until the condition holds. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 

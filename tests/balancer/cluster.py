@@ -1,18 +1,19 @@
 """A real `pxeboot serve` as the director of a rack, its nodes as their agents, and a client that counts."""
 
+import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from pxeboot.cli.client import ask
 from pxeboot.errors import PxebootError
 from pxeboot.image.library import Library
 from pxeboot.lab import network
-from tests.balancer.rack import DIRECTOR, Node, Rack, get, rack
+from tests.balancer import commands
+from tests.balancer.answers import SLOW_SECONDS, fetch
+from tests.balancer.rack import DIRECTOR, Node, Rack, rack
 from tests.parts import put_image
 from tests.serving import wait_for
 
 VIP = "10.77.0.10"
-INTERVAL, FALL = 0.5, 2
+INTERVAL, FALL = 1.0, 2
+TIMEOUT = 0.4
 CONFIG = f"""
 [server]
 state_dir = "STATE"
@@ -45,10 +49,15 @@ vip = "{VIP}"
 port = 80
 group = "web"
 scheduler = "rr"
-check = {{ kind = "http", path = "/health", interval_seconds = {INTERVAL}, timeout_seconds = {INTERVAL}, rise = 1, fall = {FALL} }}
+check = {{ kind = "http", path = "/health", interval_seconds = {INTERVAL}, timeout_seconds = {TIMEOUT}, rise = 1, fall = {FALL} }}
 drain_seconds = 20
 """  # noqa: E501
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 10.0
+PAUSE_SECONDS = 0.1
+"""Between two requests of a stream."""
+ASK_SECONDS = 0.3
+LIMIT_SECONDS = 120.0
+"""What nothing takes that works, however slow the computer."""
 
 
 class Agent:
@@ -102,42 +111,47 @@ def _http(url: str, body: bytes | None = None) -> bytes:
 
 @dataclass
 class Load:
-    """Requests without a pause, from the far client; every one is counted."""
+    """Requests from the far client, one after the other in each of its streams; every one is counted."""
 
+    seconds: float
+    """What an answer may take, beside what it is made to."""
     good: Counter[int] = field(default_factory=Counter)
     """By the node that answered."""
     failed: list[tuple[float, str]] = field(default_factory=list)
     """When each began, monotonic seconds, and how it ended."""
-    _running: bool = True
+    running: bool = True
 
-    def run(self, path: str, pause: float) -> None:
-        while self._running:
+    async def run(self, streams: int) -> None:
+        """So many streams of short requests, and one of those that take a second each."""
+        short = (self._ask("/", self.seconds, PAUSE_SECONDS) for _ in range(streams))
+        await asyncio.gather(*short, self._ask("/slow", self.seconds + SLOW_SECONDS, 0.0))
+
+    async def _ask(self, path: str, seconds: float, pause: float) -> None:
+        while self.running:
             begun = time.monotonic()
             try:
-                self.good[get(VIP, 80, path, seconds=3.0)] += 1
+                async with asyncio.timeout(seconds):
+                    self.good[await fetch(VIP, 80, path)] += 1
             except (OSError, ValueError) as error:
                 self.failed.append((begun, f"{type(error).__name__}: {error}"))
-            time.sleep(pause)
+            await asyncio.sleep(pause)
 
 
 @contextlib.contextmanager
-def load(built: Rack, clients: int = 4) -> Iterator[Load]:
-    """So many clients that ask again and again, and one whose requests take a second each."""
-    made = Load()
-    paths = [("/", 0.005)] * clients + [("/slow", 0.0)]
-    threads = [
-        threading.Thread(target=lambda path=path, pause=pause: network.in_namespace(
-            built.far, lambda: made.run(path, pause)), daemon=True)
-        for path, pause in paths
-    ]  # fmt: skip
-    for thread in threads:
-        thread.start()
+def load(built: Rack, seconds: float = 15.0, streams: int = 8) -> Iterator[Load]:
+    """Requests as long as the block lasts: at most 10 a second by each stream, so that nobody is starved."""
+    made = Load(seconds)
+
+    def run() -> None:
+        network.in_namespace(built.far, lambda: asyncio.run(made.run(streams)))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         yield made
     finally:
-        made._running = False
-        for thread in threads:
-            thread.join(10)
+        made.running = False
+        thread.join(seconds + 5)
 
 
 @dataclass
@@ -147,33 +161,39 @@ class Cluster:
     rack: Rack
     state_dir: Path
     agents: dict[int, Agent] = field(default_factory=dict)
-    process: "subprocess.Popen[bytes] | None" = None
+    process: ForkServerProcess | None = None
 
     @property
     def log(self) -> str:
         return (self.state_dir / "log").read_text()
 
     def start(self) -> None:
-        config = self.state_dir / "pxeboot.toml"
-        command = [sys.executable, "-m", "pxeboot.cli.main", "serve", "-c", str(config)]
-        with (self.state_dir / "log").open("ab") as log:
-            self.process = self.rack.in_director(lambda: subprocess.Popen(command, stdout=log, stderr=log))
-        wait_for(self._answers, 40)
+        self.process = commands.start(self.rack.director, ["serve", *self._config], self.state_dir / "log")
+        _until(self._answers)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self._signal(how)
         assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait(10)
+        self.process.join(LIMIT_SECONDS)
+        assert self.process.exitcode is not None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    @property
+    def _config(self) -> list[str]:
+        return ["-c", str(self.state_dir / "pxeboot.toml")]
 
     def reread(self, text: str) -> None:
         """Another configuration, by SIGHUP."""
-        assert self.process is not None
         (self.state_dir / "pxeboot.toml").write_text(text.replace("STATE", str(self.state_dir)))
-        self.process.send_signal(signal.SIGHUP)
+        self._signal(signal.SIGHUP)
 
     def _answers(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, self.log
+        assert self.process.is_alive(), self.log
         with contextlib.suppress(PxebootError):
             self.ask("GET", "/status")
             return True
@@ -183,13 +203,13 @@ class Cluster:
         return ask(self.state_dir, method, path, body)
 
     def cli(self, *arguments: str) -> str:
-        """The `pxeboot` command on the director."""
-        command = [sys.executable, "-m", "pxeboot.cli.main", *arguments, "-c",
-                   str(self.state_dir / "pxeboot.toml")]  # fmt: skip
-        done = self.rack.in_director(
-            lambda: subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
-        )
-        return done.stdout + done.stderr
+        """The `pxeboot` command on the director; what it said."""
+        output = self.state_dir / "said"
+        output.unlink(missing_ok=True)
+        process = commands.start(self.rack.director, [*arguments, *self._config], output)
+        process.join(LIMIT_SECONDS)
+        assert process.exitcode is not None
+        return output.read_text()
 
     def boot(self, *numbers: int) -> None:
         """Have nodes boot and answer HTTP; they are in service when it returns."""
@@ -206,8 +226,11 @@ class Cluster:
         servers = self.ask("GET", "/services/www")["servers"]
         return {int(item["mac"][-2:], 16): item["state"] for item in servers if item["mac"]}
 
-    def wait_for_states(self, wanted: dict[int, str], seconds: float = 30) -> None:
-        wait_for(lambda: wanted.items() <= self.states().items(), seconds)
+    def wait_for_states(self, wanted: dict[int, str]) -> None:
+        try:
+            _until(lambda: wanted.items() <= self.states().items())
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.states()}\n{self.log[-4000:]}") from None
 
     def stage(self, number: int) -> str:
         """Of the node's boot."""
@@ -229,4 +252,9 @@ def cluster(nodes: int, state_dir: Path, text: str = CONFIG) -> Iterator[Cluster
                 agent.die()
             if made.process is not None:
                 made.process.kill()
-                made.process.wait()
+                made.process.join()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Ask now and then: who asks all the time has a share in what the server is too slow for."""
+    wait_for(condition, LIMIT_SECONDS, ASK_SECONDS)

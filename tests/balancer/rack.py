@@ -4,12 +4,10 @@ One segment joins director, nodes and the near client, by a bridge in a namespac
 is behind the director. Needs a kernel with IPVS; see tests/guest.py.
 """
 
+import asyncio
 import contextlib
-import http.server
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -21,6 +19,7 @@ from pyroute2 import IPRoute, netns
 from pxeboot.balancer.equipment import eui64
 from pxeboot.lab import network
 from pxeboot.mac import Mac
+from tests.balancer.answers import Answers, number, request
 
 T = TypeVar("T")
 
@@ -40,9 +39,10 @@ class Node:
 
     number: int
     namespace: str
+    answers: Answers
     served: int = 0
     """Requests it has answered."""
-    servers: list[http.server.ThreadingHTTPServer] = field(default_factory=list)
+    servers: list[asyncio.Server] = field(default_factory=list)
 
     @property
     def mac(self) -> Mac:
@@ -61,18 +61,16 @@ class Node:
 
     def listen(self, port: int = 80) -> None:
         """Answer HTTP on every address, until `hush`. `/slow` takes a second."""
+        listening = self.run(lambda: _listening(port))
+        self.servers.append(self.answers.http(listening, self._page))
 
-        def open_server() -> http.server.ThreadingHTTPServer:
-            return _Server(("::", port), _page_of(self))
-
-        server = self.run(open_server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        self.servers.append(server)
+    def _page(self, path: str) -> str:
+        self.served += path != "/health"
+        return str(self.number)
 
     def hush(self) -> None:
         for server in self.servers:
-            server.shutdown()
-            server.server_close()
+            self.answers.end(server)
         self.servers.clear()
 
     def unplug(self) -> None:
@@ -103,39 +101,14 @@ class Node:
         self.run(set_up)
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-    request_queue_size = 256
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.bind(self.server_address)
-        self.server_name, self.server_port = "node", self.server_address[1]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a client that went away
-
-
-def _page_of(node: Node) -> type[http.server.BaseHTTPRequestHandler]:
-    class Page(http.server.BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            if self.path == "/slow":
-                time.sleep(1)
-            node.served += self.path != "/health"
-            body = str(node.number).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Page
+def _listening(port: int) -> socket.socket:
+    """On every address of either family. Closed connections of an earlier one do not hinder it."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    made.bind(("::", port))
+    made.listen(256)
+    return made
 
 
 @dataclass
@@ -158,14 +131,11 @@ class Rack:
 def get(address: str, port: int = 80, path: str = "/", seconds: float = 5.0) -> int:
     """One request on a connection of its own. Raises OSError."""
     with socket.create_connection((address, port), timeout=seconds) as connection:
-        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: www\r\n\r\n".encode())
+        connection.sendall(request(path))
         answer = b""
         while piece := connection.recv(4096):
             answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if not head.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")) or not body:
-        raise ConnectionError(f"a strange answer: {answer[:80]!r}")
-    return int(body)
+    return number(answer)
 
 
 @contextlib.contextmanager
@@ -174,7 +144,8 @@ def rack(nodes: int) -> Iterator[Rack]:
     own = f"pxeboot-r{os.getpid()}"
     switch = f"{own}-switch"
     built = Rack(f"{own}-director", f"{own}-near", f"{own}-far", [])
-    built.nodes += [Node(number, f"{own}-node{number}") for number in range(1, nodes + 1)]
+    answers = Answers()
+    built.nodes += [Node(number, f"{own}-node{number}", answers) for number in range(1, nodes + 1)]
     names = [switch, built.director, built.near, built.far, *(node.namespace for node in built.nodes)]
     try:
         for name in names:
@@ -194,6 +165,7 @@ def rack(nodes: int) -> Iterator[Rack]:
     finally:
         for node in built.nodes:
             node.hush()
+        answers.close()
         for name in names:
             network.delete(name)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.balancer.cluster import CONFIG, FALL, INTERVAL, VIP, Cluster, cluster, load
+from tests.balancer.cluster import CONFIG, FALL, INTERVAL, LIMIT_SECONDS, VIP, Cluster, cluster, load
 from tests.balancer.rack import get
 from tests.serving import wait_for
 
@@ -51,49 +51,53 @@ def test_no_request_fails_while_nodes_come_and_go_and_the_server_is_restarted(ru
         after = {number: seen.good[number] for number in DRAINED}
     assert seen.failed == []
     assert before == after  # a drained node stays drained, whatever happens to the server
-    assert all(seen.good[number] > 10 for number in LATER)
+    assert all(seen.good[number] for number in LATER)
     print(f"{seen.good.total()} requests, none failed")
 
 
 def test_an_undrained_node_serves_again(running: Cluster) -> None:
     for number in DRAINED:
         running.ask("POST", f"/nodes/{running.rack.nodes[number - 1].mac}/undrain", {})
-    running.wait_for_states(dict.fromkeys(DRAINED, "serving"), 5)
+    running.wait_for_states(dict.fromkeys(DRAINED, "serving"))
     assert running.stage(1) == "serving"
 
 
 def test_a_node_that_dies_is_missed_for_a_moment_only(running: Cluster) -> None:
+    """Failed requests end within interval times fall and a second: until then it gets its share."""
     victim = running.rack.nodes[14]
-    with load(running.rack) as seen:
-        time.sleep(2)
-        dead = time.monotonic()
+    with load(running.rack, seconds=1.0) as seen:
+        wait_for(lambda: seen.good[victim.number], LIMIT_SECONDS)
+        dead, before = time.monotonic(), seen.good.total()
         victim.unplug()
-        running.agents[15].die()
-        time.sleep(INTERVAL * FALL + 6)
-    late = [why for begun, why in seen.failed if begun > dead + INTERVAL * FALL + 1]
-    assert late == []
-    assert running.states()[15] == "failing"
-    last = max((begun for begun, _ in seen.failed), default=dead) - dead
-    print(f"{len(seen.failed)} of {seen.good.total()} requests failed, the last one begun {last:.2f} s after")
+        running.agents[victim.number].die()
+        time.sleep(INTERVAL * FALL + 4)
+    begun = [at - dead for at, _ in seen.failed]
+    assert seen.failed, seen.good  # it was asked while it was dead
+    assert max(begun) < INTERVAL * FALL + 1, seen.failed
+    assert running.states()[victim.number] == "failing"
+    during = f"{len(begun)} of {seen.good.total() - before + len(begun)}"
+    print(f"{during} requests failed, begun up to {max(begun):.2f} s after the node died")
 
 
 def test_a_node_that_asks_to_boot_again_leaves_at_once_and_comes_back_by_itself(running: Cluster) -> None:
     victim = running.rack.nodes[0]
     victim.hush()
     running.agents[1].begin_to_boot()
-    running.wait_for_states({1: "script"}, 2)
+    running.wait_for_states({1: "script"})
     assert str(victim.address) not in _ipvsadm(running)
     running.boot(1)
     assert running.stage(1) == "serving"
 
 
-def test_what_others_change_in_the_kernel_is_put_right_within_two_seconds(running: Cluster) -> None:
+def test_what_others_change_in_the_kernel_is_put_right_again(running: Cluster) -> None:
     address = running.rack.nodes[1].address
     running.rack.in_director(
         lambda: subprocess.run(("ipvsadm", "-d", "-t", f"{VIP}:80", "-r", address), check=True)
     )
+    begun = time.monotonic()
     assert address not in _ipvsadm(running)
-    wait_for(lambda: address in _ipvsadm(running), 3)
+    wait_for(lambda: address in _ipvsadm(running), LIMIT_SECONDS)
+    print(f"put right within {time.monotonic() - begun:.1f} s")
 
 
 def test_operators_see_and_say_it_all(running: Cluster) -> None:
@@ -113,9 +117,9 @@ def test_a_service_of_another_and_one_that_is_no_longer_ours(running: Cluster) -
     running.rack.in_director(lambda: subprocess.run(("ipvsadm", "-A", "-t", "10.77.0.1:8888"), check=True))
     more = CONFIG + f'[[service]]\nname = "alt"\nvip = "{VIP}"\nport = 8080\nreal_port = 80\ngroup = "web"\n'
     running.reread(more)
-    wait_for(lambda: f"{VIP}:8080" in _ipvsadm(running), 5)
+    wait_for(lambda: f"{VIP}:8080" in _ipvsadm(running), LIMIT_SECONDS)
     running.reread(CONFIG)
-    wait_for(lambda: f"{VIP}:8080" not in _ipvsadm(running), 5)
+    wait_for(lambda: f"{VIP}:8080" not in _ipvsadm(running), LIMIT_SECONDS)
     assert "10.77.0.1:8888" in _ipvsadm(running)
     assert running.rack.ask(running.rack.far, VIP, 1)  # the address stays, for the other service has it
 
@@ -132,7 +136,7 @@ def test_the_services_stay_when_the_server_ends_and_go_when_asked(running: Clust
 
 def test_a_cleared_service_is_there_again_when_the_configuration_is_reread(running: Cluster) -> None:
     running.start()
-    wait_for(lambda: f"{VIP}:80" in _ipvsadm(running), 5)
+    wait_for(lambda: f"{VIP}:80" in _ipvsadm(running), LIMIT_SECONDS)
     assert f"service tcp {VIP} 80 is out of the kernel" in running.cli("service", "clear")
     time.sleep(2.5)
     assert f"{VIP}:80" not in _ipvsadm(running)
