@@ -51,6 +51,7 @@ from pxeboot.web.limits import Connections, listen, listen_securely
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.operator_api import OperatorApi
 from pxeboot.web.overlays import Overlays
+from pxeboot.web.scripts import scripts_first
 from pxeboot.web.tls import Tls
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class Server:
         )
         runner = await self._runner(nodes.application())
         assert runner.server is not None  # it has been set up
+        scripts_first(runner.server, nodes.script)
         connections = Connections(lambda: self._site.config.http.max_connections_per_address)
         for _, address in self._listening():
             port = self._site.config.server.http_port

@@ -30,6 +30,7 @@ from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile, send_artefact, send_loader
 from pxeboot.web.limits import BODY_SECONDS, EventRate
 from pxeboot.web.overlays import PRIVILEGED_PORTS, Overlays
+from pxeboot.web.scripts import text_answer
 from pxeboot.web.token import LIFETIME_SECONDS, RENEW_SECONDS, Claim, TokenRefusedError, sign, verify
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class NodeApi:
         app = web.Application(client_max_size=MAX_EVENT_BYTES)
         app.add_routes(
             [
-                web.get("/ipxe/{mac}", self.script, allow_head=False),
+                web.get("/ipxe/{mac}", self._script, allow_head=False),
                 web.get("/boot/{token}/{name:kernel|initrd|root}", self.artefact),
                 web.get("/loader/{name}", self.loader),
                 web.get("/boot/{token}/overlay", self.overlay, allow_head=False),
@@ -85,10 +86,13 @@ class NodeApi:
         )
         return app
 
-    async def script(self, request: web.Request) -> web.StreamResponse:
+    async def _script(self, request: web.Request) -> web.StreamResponse:
+        return await self.script(request, request.match_info["mac"])
+
+    async def script(self, request: web.BaseRequest, machine: str) -> web.StreamResponse:
         """The iPXE script of a machine: instructions, or why there are none and when to ask again."""
         try:
-            mac = _mac(request.match_info["mac"])
+            mac = _mac(machine)
         except ValueError as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         await self._refuse_impostors(request, mac)
@@ -98,7 +102,7 @@ class NodeApi:
             text = ipxe_refusal(told.reason, f"{self.site.base_url(server)}/ipxe/{mac}")
         else:
             text = ipxe_script(told)
-        return web.Response(text=text, content_type="text/plain")
+        return text_answer(request, text)
 
     async def loader(self, request: web.Request) -> web.StreamResponse:
         """A boot loader, for UEFI HTTP Boot: HEAD and then GET, no token, as firmware has none."""
@@ -263,7 +267,7 @@ class NodeApi:
         log.warning("%s: refused the token of %s: %s is not its address", lease.mac, mac, address)
         raise web.HTTPForbidden(text="this token is refused: it is of another machine's boot\n")
 
-    async def _refuse_impostors(self, request: web.Request, mac: Mac) -> None:
+    async def _refuse_impostors(self, request: web.BaseRequest, mac: Mac) -> None:
         """A machine whose address is another's, as we leased or saw it, does not get this one's token."""
         address = _address_of(request)
         owner = await self.progress.machine_at(address) if address is not None else None
@@ -272,7 +276,7 @@ class NodeApi:
             raise web.HTTPForbidden(text=f"{address} is not the address of {mac}\n")
 
 
-def _address_of(request: web.Request) -> IPv4Address | None:
+def _address_of(request: web.BaseRequest) -> IPv4Address | None:
     """The client's address; None over anything but IPv4."""
     return _ipv4(request.remote or "")
 
@@ -310,7 +314,7 @@ def _port_of(request: web.Request) -> int:
     return int(request.transport.get_extra_info("peername")[1])
 
 
-def _own_address(request: web.Request) -> IPv4Address:
+def _own_address(request: web.BaseRequest) -> IPv4Address:
     """Our address as the client reached it."""
     assert request.transport is not None
     address = _ipv4(request.transport.get_extra_info("sockname")[0])

@@ -25,6 +25,7 @@ from pxeboot.web.downloads import Downloads
 from pxeboot.web.images import LoaderFile
 from pxeboot.web.node_api import NodeApi
 from pxeboot.web.overlays import Overlays
+from pxeboot.web.scripts import scripts_first
 from tests.parts import make_site, put_image
 
 MAC, OTHER = Mac("52:54:00:00:00:01"), Mac("52:54:00:00:00:02")
@@ -86,6 +87,11 @@ async def open_house(tmp_path: Path) -> AsyncIterator[House]:
         site, store, progress, library, orders, commands, downloads, SECRET, lambda: loaders, files, overlays
     )
     await store.save_node(Node(MAC, "web1"))
-    async with TestClient(TestServer(api.application())) as http:  # cancels handlers, as the app does
+    server = TestServer(api.application())  # cancels handlers, as the app does
+    await server.start_server()
+    assert isinstance(server.runner, web.AppRunner)
+    assert server.runner.server is not None
+    scripts_first(server.runner.server, api.script)
+    async with TestClient(server) as http:
         yield House(site, library, http, store, progress, commands, image.digest)
     await store.close()
