@@ -69,7 +69,7 @@ def gc(
     """Remove images that no node runs and that are not among the last of any tag."""
     folder = state_dir_of(config, state_dir)
     library = Library(folder / "images")
-    with library.draft():  # nobody builds meanwhile, and what a killed build left is swept
+    with library.alone():  # nobody builds meanwhile, and what a killed build left is swept
         histories = {name: library.history(name) for name in library.tags()}
         images = {image.digest: image for image in library.list()}
         running = _running(folder)  # after the tags: who was told an image of a tag before is in here

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pxeboot.cli.bars import Bars
 from pxeboot.cli.options import ConfigPath, StateDir, state_dir_of
-from pxeboot.image import custom_kernel
+from pxeboot.image import custom_kernel, full_disk
 from pxeboot.image.kernel import Kernel
 from pxeboot.image.packages import open_apt
 from pxeboot.image.recipe import Recipe
@@ -40,7 +40,7 @@ def build(
     fragments = custom_kernel.load_fragments(filter(None, fragment.split(",")))
     cache = state_dir_of(config, state_dir) / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    with Bars() as bars:
+    with Bars() as bars, full_disk.told(cache):
         kernel = asyncio.run(_build(fragments, suite, cache, bars))
     made = custom_kernel.read_manifest(kernel)
     Console().print(

@@ -64,7 +64,7 @@ async def build(
             async with asyncio.TaskGroup() as group:
                 group.create_task(_root(loaded, wanted, tree, cache, draft, progress))
                 starting = group.create_task(_kernel_and_initrd(loaded.recipe, apt, cache, draft, progress))
-        except* PxebootError as failures:
+        except* (PxebootError, OSError) as failures:
             raise _first(failures) from None
         manifest = await _finish(loaded.recipe, starting.result(), tree, draft, began, progress)
         image = library.put(draft, manifest)
@@ -74,7 +74,7 @@ async def build(
     return image
 
 
-def _first(failures: BaseExceptionGroup[PxebootError]) -> PxebootError:
+def _first(failures: BaseExceptionGroup[PxebootError | OSError]) -> PxebootError | OSError:
     error = failures.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from pxeboot.errors import PxebootError
-from pxeboot.image import kconfig
+from pxeboot.image import full_disk, kconfig
 from pxeboot.image.apt import Apt
 from pxeboot.image.command import CommandFailed, check_ready, run
 from pxeboot.image.kernel import Kernel
@@ -197,6 +197,8 @@ async def _compile(source: Path, report: Report) -> None:
             directory=source, environment=_ENVIRONMENT, on_line=on_line,
         )  # fmt: skip
     except CommandFailed as error:
+        if full_disk.reason(error):
+            raise
         faults = [line for line in error.lines if "error" in line.lower()][:5]
         raise CommandFailed("make bzImage", 2, faults or error.lines) from None
 

@@ -1,6 +1,5 @@
 """The image library: entries that never change, named by their digest, and tags that point to them."""
 
-import errno
 import fcntl
 import os
 import re
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, Field, ValidationError
 
 from pxeboot.errors import PxebootError
-from pxeboot.image import retention, signature
+from pxeboot.image import full_disk, retention, signature
 from pxeboot.image.manifest import DIGEST_PATTERN, Manifest
 from pxeboot.image.recipe import image_name
 from pxeboot.image.retention import TagStep
@@ -104,24 +103,27 @@ class Library:
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
-        """A draft on the library's own file system; what an earlier, killed build left is removed first.
+        """A draft on the library's own file system.
 
         Raises PxebootError when another process is building, and when the disk gets full.
+        """
+        with self.alone(), full_disk.told(self._path):
+            draft = Draft.below(self._path)
+            try:
+                yield draft
+            finally:
+                shutil.rmtree(draft.path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process builds or removes meanwhile; what a killed one left is removed first.
+
+        It takes no room, so that a full disk can be emptied. Raises PxebootError when another process builds.
         """
         self._path.mkdir(parents=True, exist_ok=True)
         with _only_builder(self._path / ".lock"):
             self._sweep()
-            draft = Draft.below(self._path)
-            try:
-                yield draft
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise PxebootError(
-                    f"no space is left in {self._path}", "`pxeboot image gc` makes room"
-                ) from error
-            finally:
-                shutil.rmtree(draft.path)
+            yield
 
     def put(self, draft: Draft, manifest: Manifest) -> Image:
         """Make the draft an entry, all of it on disk, and return it; an equal one that is there stays."""
@@ -156,8 +158,9 @@ class Library:
         return image
 
     def sign(self, image: Image, key: Ed25519PrivateKey) -> None:
-        """Put the operator's signature beside the manifest; an earlier one goes."""
-        _replace(image.path / signature.FILE_NAME, Signature.of(image.manifest, key).encode())
+        """Put the operator's signature beside the manifest; an earlier one goes. Raises PxebootError."""
+        with full_disk.told(self._path):
+            _replace(image.path / signature.FILE_NAME, Signature.of(image.manifest, key).encode())
 
     def list(self) -> list[Image]:
         """Every entry, newest first."""
@@ -207,7 +210,7 @@ class Library:
         return self.get(digest)
 
     def remove(self, digest: str) -> None:
-        """Delete an entry; the caller has seen that nobody needs it. Call it inside `draft`."""
+        """Delete an entry; the caller has seen that nobody needs it. Call it inside `alone`."""
         doomed = self._path / f"{_DRAFT_PREFIX}{digest}"  # swept by the next one, should this be cut short
         (self._path / digest).rename(doomed)
         self._images.pop(digest, None)
@@ -219,8 +222,9 @@ class Library:
         if history and history[0].digest == digest:
             return
         step = TagStep(digest=self._vouched(self.get(digest)).digest, since=time.time(), back=back)
-        path.parent.mkdir(exist_ok=True)
-        _replace(path, TagFile(history=(step, *history)).model_dump_json(indent=2).encode() + b"\n")
+        with full_disk.told(self._path):
+            path.parent.mkdir(exist_ok=True)
+            _replace(path, TagFile(history=(step, *history)).model_dump_json(indent=2).encode() + b"\n")
 
     def resolve(self, name: str) -> Image:
         """The entry of a tag, a digest, or the beginning of just one digest. Raises PxebootError."""

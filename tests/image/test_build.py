@@ -5,8 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +19,9 @@ from pxeboot.errors import PxebootError
 from pxeboot.image import build as building
 from pxeboot.image import packages, recipes
 from pxeboot.image.library import Library
+from tests.conftest import BUILDING
+from tests.image.disk import contents, fill, small_disk
+from tests.parts import put_image
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 
@@ -34,19 +42,35 @@ variables = { site = "a.example" }
 """
 
 
+FOREIGN = 'name = "foreign"\nbase = "root.tar"\nmodules = ["dummy"]\nsquashfs = { level = 1 }'
+
+
 def quiet(step: str, share: float | None) -> None:
     """No progress is shown."""
 
 
 @pytest.fixture(scope="module")
-def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all: what is cached by one build serves the next."""
-    return tmp_path_factory.mktemp("state")
+def state_dir() -> Iterator[Path]:
+    """One for all: what is cached by one build serves the next. But for packages, the cache is the demo's."""
+    BUILDING.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="test-", dir=BUILDING) as name:
+        cache = Path(name) / "cache"
+        cache.mkdir()
+        for part in ("apt", "curl", "kernels"):
+            (BUILDING / "cache" / part).mkdir(parents=True, exist_ok=True)
+            (cache / part).symlink_to(BUILDING / "cache" / part)
+        yield Path(name)
 
 
 def load(folder: Path, text: str) -> recipes.LoadedRecipe:
     (folder / "recipe.toml").write_text(text)
     (folder / "greeting").write_text("hello\n")
+    if text == FOREIGN:
+        with tarfile.open(folder / "root.tar", "w") as tar:
+            tar.add("/bin/busybox", "sbin/init")
+            random = tarfile.TarInfo("random")
+            random.size = 16_000_000
+            tar.addfile(random, BytesIO(Random(1).randbytes(random.size)))
     return recipes.load(str(folder))
 
 
@@ -86,7 +110,8 @@ async def test_a_recipe_becomes_an_image_and_again_the_same(state_dir: Path, tmp
 async def test_the_same_packages_are_not_installed_again(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await building.build(load(tmp_path, RECIPE), state_dir, "small", quiet)  # by the test above, or now
+    if Library(state_dir / "images").tag("small") is None:  # the test above was not run
+        await building.build(load(tmp_path, RECIPE), state_dir, "small", quiet)
     monkeypatch.setattr(packages, "_bootstrap", None)
     changed = RECIPE.replace('"touch /made"', '"touch /other"') + EXTRAS
     changed = changed.replace(
@@ -107,11 +132,7 @@ async def test_the_same_packages_are_not_installed_again(
 
 
 async def test_an_image_is_made_of_what_docker_exports(state_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "root/sbin").mkdir(parents=True)
-    shutil.copy("/bin/busybox", tmp_path / "root/sbin/init")
-    subprocess.run(["tar", "-C", tmp_path / "root", "-cf", tmp_path / "root.tar", "."], check=True)
-    text = 'name = "foreign"\nbase = "root.tar"\nmodules = ["dummy"]\nsquashfs = { level = 1 }'
-    images = [await building.build(load(tmp_path, text), state_dir, "foreign", quiet) for _ in range(2)]
+    images = [await building.build(load(tmp_path, FOREIGN), state_dir, "foreign", quiet) for _ in range(2)]
     assert images[0].digest == images[1].digest
     listed = subprocess.run(["unsquashfs", "-l", images[0].root], capture_output=True, text=True, check=True)
     assert "squashfs-root/sbin/init" in listed.stdout
@@ -166,6 +187,39 @@ async def test_a_build_interrupted_at_any_stage_leaves_nothing(
     assert Library(state_dir / "images").tag("cut") is None
     assert {image.digest for image in Library(state_dir / "images").list()} == before
     assert not list((state_dir / "cache").glob("packages/*.new"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "share", "spare", "text"),
+    [
+        ("root file system", 0.05, 0, 'name = "new"\npackages = ["libtext-iconv-perl"]'),
+        ("kernel", None, 0, FOREIGN),
+        ("squashfs", None, 6_000_000, FOREIGN),
+    ],
+    ids=["Debian's packages", "kernel", "squashfs"],
+)
+async def test_a_disk_that_gets_full_while_building_is_told_and_leaves_the_library_as_it_was(
+    stage: str, share: float | None, spare: int, text: str, state_dir: Path, tmp_path: Path
+) -> None:
+    if Library(state_dir / "images").tag("foreign") is None:  # what is cached must be there
+        await building.build(load(tmp_path, FOREIGN), state_dir, "foreign", quiet)
+    filled: list[Path] = []
+    with small_disk(tmp_path / "small", "400M") as small:
+        (small / "cache").symlink_to(state_dir / "cache")
+        first = put_image(Library(small / "images"), "old")
+        before = contents(small / "images")
+
+        def progress(name: str, done: float | None) -> None:
+            if not filled and (name, done) == (stage, share):
+                filled.append(fill(small, spare))
+
+        with pytest.raises(PxebootError, match=r"no space is left in .*/images: ") as caught:
+            await building.build(load(tmp_path, text), small, "cut", progress)
+        assert "image gc" in caught.value.hint
+        filled[0].unlink()
+        assert contents(small / "images") == before
+        assert Library(small / "images").tags() == {"old": first.digest}
+        assert not list((state_dir / "cache").glob("packages/*.new"))
 
 
 def test_control_c_ends_the_command_and_everything_it_started(state_dir: Path, tmp_path: Path) -> None:

@@ -173,12 +173,12 @@ def test_a_rollback_points_to_the_image_before_and_another_one_further_back(libr
 def test_a_removed_entry_is_gone_and_a_cut_short_removal_is_swept(library: Library, tmp_path: Path) -> None:
     one, two = add(library, "one"), add(library, "two")
     library.set_tag("web", two.digest)
-    with library.draft():
+    with library.alone():
         library.remove(one.digest)
     assert library.list() == [two]
     with pytest.raises(PxebootError, match="is not in"):
         library.get(one.digest)
     two.path.rename(tmp_path / "images" / f".draft-{two.digest}")
-    with library.draft():
+    with library.alone():
         pass
     assert names(tmp_path / "images") == ["tags"]
