@@ -1,10 +1,12 @@
 """Whole machines in QEMU: firmware, loader, initrd and root, from the real server to a page it serves."""
 
 import asyncio
+import hashlib
 import os
 import re
 import shutil
 import signal
+import subprocess
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +27,8 @@ from tests.lab.conditions import needs_emulator, needs_network
 pytestmark = [pytest.mark.boot, needs_network, needs_emulator, pytest.mark.timeout(420)]
 
 SECONDS = 240.0
-
-
+UNREAD = "/usr/bin/php8.2"
+"""Megabytes of the root that no boot reads: Apache has PHP as a module."""
 OWN_FILES = {
     "vars": {"site": "north"},
     "files": {
@@ -40,10 +42,19 @@ readfile('/etc/ssh/ssh_host_ed25519_key.pub');
 printf('%04o %s', fileperms('/etc/ssh/ssh_host_ed25519_key') & 0777, file_get_contents('/etc/hostname'));
 """
             ).decode(),
-        }
+        },
+        "/var/www/html/alone.php": {
+            "data": b64encode(
+                f"""<?php
+$copy = '/var/lib/php/sessions/copy';
+copy('{UNREAD}', $copy);
+echo hash_file('sha256', $copy), ' ', filesize($copy);
+""".encode()
+            ).decode(),
+        },
     },
 }
-"""What node1 has for itself: a page of what lies in its root."""
+"""What node1 has for itself: a page of what lies in its root, one that reads and writes there."""
 
 
 def scenario(state_dir: Path = BUILDING, **settings: Any) -> Scenario:
@@ -104,6 +115,17 @@ async def test_a_bare_machine_becomes_a_ready_node_and_restarts_when_told(
         if firmware is Firmware.BIOS:  # once is enough
             node = await until(lab, lambda node: node.stage == "ready")
             assert await lab.page(str(node.address), "/own.php") == own
+            await lives_without_the_server(lab, str(node.address), image)
+
+
+async def lives_without_the_server(lab: Lab, address: str, image: Image) -> None:
+    """Stop the server for good; the node reads of its root what nobody has read yet, and writes."""
+    assert lab.server is not None
+    lab.server.terminate()
+    lab.server.wait()
+    packed = ("unsquashfs", "-cat", str(image.root), UNREAD.removeprefix("/"))
+    content = subprocess.run(packed, check=True, capture_output=True).stdout
+    assert await lab.page(address, "/alone.php") == f"{hashlib.sha256(content).hexdigest()} {len(content)}"
 
 
 async def test_firmware_of_its_own_loads_ipxe_over_tftp(image: Image) -> None:
