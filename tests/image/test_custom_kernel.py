@@ -1,6 +1,5 @@
-"""Our own kernel. The whole build runs with the tests of a release only (PXEBOOT_RELEASE=1)."""
+"""Our own kernel, up to its configuration; `tests/test_release.py` builds and boots it."""
 
-import os
 from itertools import combinations
 from pathlib import Path
 
@@ -70,20 +69,3 @@ async def test_debians_source_takes_every_setting_and_names_the_one_it_does_not(
     assert told[1].startswith("  CONFIG_BPF_JIT=y became n: it depends on ")
     assert "MODULES" in told[1]
     assert told[2] == "  CONFIG_NO_SUCH_OPTION=y became n: this kernel has no such option"
-
-
-@pytest.mark.boot
-@pytest.mark.timeout(5400)
-@pytest.mark.skipif("PXEBOOT_RELEASE" not in os.environ, reason="built for a release: PXEBOOT_RELEASE=1")
-async def test_the_kernel_with_all_fragments_is_built_once_and_small(tmp_path: Path) -> None:
-    shares: list[float | None] = []
-    fragments = load_fragments(NAMES)
-    apt, _ = await open_apt(Recipe(name="kernel"), tmp_path / "cache")
-    for name in ("first", "again"):
-        (tmp_path / name).mkdir()
-        kernel = await custom_kernel.fetch(fragments, apt, tmp_path / "cache", tmp_path / name, shares.append)
-        said, shares = len(shares), []
-        assert (said > 1000) == (name == "first")
-    made = custom_kernel.read_manifest(kernel)
-    assert (made.fragments, made.release, kernel.modular) == (NAMES, kernel.release, False)
-    assert made.size == kernel.vmlinuz.stat().st_size <= 6_000_000
