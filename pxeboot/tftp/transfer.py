@@ -19,7 +19,11 @@ is known to be slow from then on."""
 ROUND_TRIPS = 3
 """How many of the client's longest recent round trips are waited for."""
 MAX_WAIT_S = 8.0
-"""The back-off's end, where the client does not ask for less."""
+"""The back-off's end. In windows some clients are silent about what they have had, and repeat an ACK that was
+lost only when nothing has come for their time: atftp for 5 s, also where it asks for less. To send more often
+than that would be to wait for ever."""
+TIMEOUTS = 2
+"""Or so many of the client's `timeout`, where that is longer: 16 s at most."""
 SILENCE_S = 60.0
 """A client that has not moved on for so long is given up: spanning tree may hold a port for 50 s."""
 LAST_SILENCE_S = 10.0
@@ -174,9 +178,9 @@ class Transfer:
         """`done`, `size probe`, the failure in a few words, or None while it goes on."""
         self.retransmissions = 0
         """Packets sent more than once."""
-        # The client's `timeout` (RFC 2349) is the longest wait, not the only one: curl asks for 6 s, U-Boot
-        # for 5, and either would take hours for a loader on a link that loses one packet in five.
-        self._longest_wait = min(float(granted.timeout_s or MAX_WAIT_S), MAX_WAIT_S)
+        # The client's `timeout` (RFC 2349) is not the first wait: curl asks for 6 s, U-Boot for 5, and either
+        # would take hours for a loader on a link that loses one packet in five.
+        self._longest_wait = max(MAX_WAIT_S, TIMEOUTS * min(granted.timeout_s or 0.0, MAX_WAIT_S))
         self._window = granted.window_size
         self._last = size // granted.block_size + 1  # shorter than the others, maybe empty
         self._acked = -1 if granted.options else 0
