@@ -12,8 +12,11 @@ from typing import Protocol
 from pxeboot.tftp.datagrams import MAX_SEGMENTED, MAX_SEGMENTS, Packets
 from pxeboot.tftp.packet import Opcode
 
-CACHE_BYTES = 64 << 20
-"""Packets kept for the next who ask; a transfer itself holds one piece, 64 KiB."""
+CACHE_BYTES = 16 << 20
+"""Packets kept for the next who ask; a transfer itself holds one piece, 64 KiB. With more, a single client is
+served more slowly: the kernel clears what is used for the first time, and no processor has it at hand.
+"""
+_ROOM_BYTES = 64 << 20  # of which only as much is used as is kept, or held by transfers
 _READ_AHEAD = 1 << 20  # bytes
 _SLOT_BYTES = 1 << 16  # a piece is no larger, see MAX_SEGMENTED
 
@@ -172,7 +175,7 @@ class Pieces:
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self.kept_bytes = 0
         self._most = cache_bytes
-        self._room = Room(CACHE_BYTES)
+        self._room = Room(_ROOM_BYTES)
         self._kept: OrderedDict[Hashable, Piece] = OrderedDict()
 
     def find(self, content: Content, block_size: int, block: int) -> Piece | None:
