@@ -1,17 +1,15 @@
 import math
-import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pxeboot.errors import MalformedPacket, PxebootError
-from pxeboot.tftp.packet import Ack, Data, Error, OptionAck, ReadRequest, WriteRequest, encode
+from pxeboot.errors import MalformedPacket
+from pxeboot.tftp.packet import Data, Error, OptionAck, ReadRequest, encode
 from pxeboot.tftp.transfer import (
     FIRST_WAIT_S,
     LAST_REPEATS,
     LAST_SILENCE_S,
-    MAX_NETASCII,
     MAX_WAIT_S,
     MIN_WAIT_S,
     NO_OPTIONS,
@@ -21,109 +19,9 @@ from pxeboot.tftp.transfer import (
     SILENCE_S,
     TIMEOUTS,
     Granted,
-    TftpLimits,
     Transfer,
-    check_netascii,
-    negotiate,
-    plain_name,
-    refusal,
-    to_netascii,
 )
-from tests.tftp.wild import KINDS, Client, Fault, Wild, ack
-
-LIMITS = TftpLimits(max_block_size=1468, max_window_size=64)
-SEEDS = st.integers(0, 2**32)
-CONTENTS = st.integers(0, 3000).map(lambda size: random.Random(size).randbytes(size))
-GRANTS = st.sampled_from(
-    [
-        NO_OPTIONS,
-        Granted({"tsize": 3000}),
-        Granted({"blksize": 8}),
-        Granted({"blksize": 8, "windowsize": 4}),
-        Granted({"windowsize": 64, "blksize": 16, "timeout": 1}),
-    ]
-)
-FAULTS = {
-    "lost": Fault(loss=0.4),
-    "repeated": Fault(repeat=0.5),
-    "overtaking each other": Fault(delay_s=0.004),
-    "late": Fault(delay_s=0.6),
-}
-
-
-def packets_of(content: bytes, granted: Granted) -> int:
-    """How many packets it takes where nothing goes wrong."""
-    return len(content) // granted.block_size + 1 + bool(granted.options)
-
-
-@pytest.mark.parametrize("kind", KINDS[:4])
-@pytest.mark.parametrize("fault", FAULTS)
-@settings(deadline=None, max_examples=30)
-@given(granted=GRANTS, content=CONTENTS, seed=SEEDS)
-def test_the_file_arrives_with_packets_of_one_kind(
-    kind: type, fault: str, granted: Granted, content: bytes, seed: int
-) -> None:
-    wild = Wild(seed, content, Client(granted), {kind: FAULTS[fault]})
-    wild.run()
-    assert (wild.client.received, wild.client.complete) == (content, True)
-    assert (wild.transfer.result, wild.transfer.acknowledged) == ("done", len(content))
-
-
-@settings(deadline=None)
-@given(GRANTS, CONTENTS, SEEDS)
-def test_the_file_arrives_over_a_link_that_loses_repeats_and_reorders_all_kinds(
-    granted: Granted, content: bytes, seed: int
-) -> None:
-    everything = dict.fromkeys(KINDS, Fault(loss=0.2, repeat=0.2, delay_s=0.3))
-    wild = Wild(seed, content, Client(granted), everything)
-    wild.run()
-    assert (wild.client.received, wild.client.complete) == (content, True)
-    assert wild.transfer.done
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@settings(deadline=None, max_examples=30)
-@given(granted=GRANTS, at=st.integers(1, 6), seed=SEEDS)
-def test_a_client_that_breaks_off_ends_its_transfer_with_its_error(
-    fault: str, granted: Granted, at: int, seed: int
-) -> None:
-    wild = Wild(seed, bytes(20_000), Client(granted, gives_up_at=at), {Error: FAULTS[fault]})
-    wild.run()
-    # The error may be lost each time, but every DATA that comes is answered by another.
-    assert wild.transfer.result == "client sent error 3 'no room'"
-    assert wild.transfer.acknowledged < 20_000
-
-
-@settings(deadline=None)
-@given(GRANTS, CONTENTS, SEEDS)
-def test_nothing_is_sent_twice_however_often_acks_are_repeated(
-    granted: Granted, content: bytes, seed: int
-) -> None:
-    wild = Wild(seed, content, Client(granted), {Ack: Fault(repeat=0.5)})
-    wild.run()
-    sent = wild.sent[Data] + wild.sent[OptionAck]
-    assert (sent, wild.transfer.retransmissions) == (packets_of(content, granted), 0)
-
-
-@settings(deadline=None)
-@given(CONTENTS, SEEDS)
-def test_delayed_and_repeated_packets_of_single_blocks_never_double_a_block(
-    content: bytes, seed: int
-) -> None:
-    granted = Granted({"blksize": 8})
-    unordered = Fault(repeat=0.5, delay_s=0.4)
-    wild = Wild(seed, content, Client(granted), {Ack: unordered, Data: unordered})
-    wild.run()
-    assert wild.client.received == content
-    assert wild.sent[Data] == packets_of(content, granted) - 1 + wild.resent  # by the clock, not by an ACK
-
-
-@settings(deadline=None)
-@given(GRANTS, CONTENTS, SEEDS)
-def test_repeated_requests_begin_nothing_anew(granted: Granted, content: bytes, seed: int) -> None:
-    wild = Wild(seed, content + bytes(3000), Client(granted), {ReadRequest: Fault(repeat=1.0)})
-    wild.run()
-    assert len(wild.transfers) == 1
+from tests.tftp.wild import ack
 
 
 @given(st.binary(max_size=100), st.floats(0, 100))
@@ -134,17 +32,6 @@ def test_any_bytes_from_the_client_are_taken_or_refused(data: bytes, now: float)
         transfer.receive(data, now)
     except MalformedPacket:
         assert transfer.result is None
-
-
-@pytest.mark.parametrize("granted", [NO_OPTIONS, Granted({"blksize": 1428}), Granted({"windowsize": 4})])
-@pytest.mark.parametrize("blocks_of_content", [0, 1, 2, 4, 5])
-@pytest.mark.parametrize("more", [-1, 0, 1])
-def test_every_size_around_a_whole_block_arrives(granted: Granted, blocks_of_content: int, more: int) -> None:
-    content = bytes(max(blocks_of_content * granted.block_size + more, 0))
-    wild = Wild(1, content, Client(granted), {})
-    wild.run()
-    assert (wild.client.received, wild.transfer.result) == (content, "done")
-    assert wild.sent[Data] + wild.sent[OptionAck] == packets_of(content, granted)
 
 
 def test_an_ack_is_answered_by_the_next_block_alone() -> None:
@@ -239,17 +126,6 @@ def test_a_client_that_acknowledges_both_copies_was_only_slow_and_gets_more_time
     assert transfer.deadline == pytest.approx(0.051 + ROUND_TRIPS * 0.05)
     transfer.receive(ack(3), now=0.101)
     assert (transfer.tick(0.201), transfer.retransmissions) == (NOTHING, 2)
-
-
-@settings(deadline=None)
-@given(CONTENTS, SEEDS, st.floats(0.02, 0.06))
-def test_a_slow_client_is_not_sent_everything_twice(content: bytes, seed: int, delay_s: float) -> None:
-    granted = Granted({"blksize": 8})
-    wild = Wild(seed, content, Client(granted), {})
-    wild.client_takes_s = delay_s
-    wild.run()
-    assert wild.client.received == content
-    assert wild.transfer.retransmissions <= 8  # in the beginning, until it is known how slow it is
 
 
 @pytest.mark.parametrize(
@@ -368,69 +244,6 @@ def test_a_request_after_the_end_is_a_new_one() -> None:
     transfer.start(now=0.0)
     transfer.receive(encode(Error(8, "")), now=0.1)
     assert not transfer.takes_repeat(now=0.1)
-
-
-@pytest.mark.parametrize(
-    ("asked", "granted"),
-    [
-        ({}, {}),
-        ({"blksize": "1428"}, {"blksize": 1428}),
-        ({"blksize": "65464"}, {"blksize": 1468}),
-        ({"blksize": "1"}, {"blksize": 8}),
-        ({"blksize": "big"}, {}),
-        ({"blksize": "-8"}, {}),
-        ({"blksize": "١٢"}, {}),
-        ({"blksize": "9" * 900}, {}),
-        ({"tsize": "0"}, {"tsize": 5000}),
-        ({"timeout": "1"}, {"timeout": 1}),
-        ({"timeout": "255"}, {"timeout": 255}),
-        ({"timeout": "0"}, {}),
-        ({"timeout": "256"}, {}),
-        ({"windowsize": "4"}, {"windowsize": 4}),
-        ({"windowsize": "0"}, {"windowsize": 1}),
-        ({"windowsize": "65535"}, {"windowsize": 64}),
-        ({"multicast": "", "rollover": "1", "tsize": "0"}, {"tsize": 5000}),
-    ],
-)
-def test_options_are_granted_within_the_limits(asked: dict[str, str], granted: dict[str, int]) -> None:
-    assert negotiate(asked, LIMITS, size=5000).options == granted
-
-
-def test_the_size_of_an_empty_file_is_told_but_to_curl() -> None:
-    assert negotiate({"tsize": "0"}, LIMITS, size=0).options == {"tsize": 0}
-    curl = {"tsize": "0", "blksize": "512", "timeout": "6"}
-    assert negotiate(curl, LIMITS, size=0).options == {"blksize": 512, "timeout": 6}
-
-
-OPTION_NAMES = st.sampled_from(["blksize", "tsize", "timeout", "windowsize"]) | st.text(max_size=9)
-
-
-@given(st.dictionaries(OPTION_NAMES, st.integers().map(str) | st.text(max_size=5)))
-def test_no_option_is_granted_unasked_or_out_of_bounds(asked: dict[str, str]) -> None:
-    granted = negotiate(asked, LIMITS, size=7)
-    assert set(granted.options) <= set(asked) & {"blksize", "tsize", "timeout", "windowsize"}
-    assert 8 <= granted.block_size <= 1468
-    assert 1 <= granted.window_size <= 64
-    assert granted.timeout_s is None or str(granted.timeout_s) == asked["timeout"].lstrip("0")
-
-
-def test_writing_and_odd_modes_are_refused_and_reading_is_not() -> None:
-    requests: list[ReadRequest | WriteRequest] = [WriteRequest("a", "octet"), ReadRequest("a", "mail")]
-    requests += [ReadRequest("a", "octet"), ReadRequest("a", "netascii")]
-    errors = [refusal(request) for request in requests]
-    assert [error and error.code for error in errors] == [2, 4, None, None]
-
-
-@pytest.mark.parametrize("name", ["boot/x.efi", "/boot/x.efi", "\\boot\\x.efi", "//boot\\x.efi"])
-def test_names_lose_what_firmware_adds(name: str) -> None:
-    assert plain_name(name) == "boot/x.efi"
-
-
-def test_netascii_has_its_line_ends_and_is_for_texts() -> None:
-    assert to_netascii(b"a\nb\rc\r\n") == b"a\r\nb\r\0c\r\0\r\n"
-    check_netascii(MAX_NETASCII)
-    with pytest.raises(PxebootError, match="netascii"):
-        check_netascii(MAX_NETASCII + 1)
 
 
 @given(st.integers(3, 40), st.lists(st.floats(0, 0.01), min_size=1, max_size=38))
