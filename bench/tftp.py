@@ -32,7 +32,7 @@ BLOCK_SIZES = (512, 1428)
 WINDOWS = (1, 16, 64)
 LOCK_STEP_MEGABYTES, WINDOW_MEGABYTES = 64, 128
 """What all clients of a row read together; a single one a quarter of it."""
-LOSS_MEGABYTES = 0.5
+LOSS_MEGABYTES = 0.25
 """What each client reads where packets are lost."""
 SECONDS = 300.0
 _FIRST = ("chrt", "--fifo", "10")
