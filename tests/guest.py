@@ -21,7 +21,10 @@ from pxeboot.lab import uml
 REPORT = "PXEBOOT_GUEST_REPORT"
 """Where pytest inside the guest tells how each test went; set there only."""
 SECONDS = 900.0
-MODULES = ("ip_vs", "veth", "bridge", "dummy", "ipip", "ip6_tunnel", "nf_tables", "nft_compat", "xt_mark")
+MODULES = (
+    *("ip_vs", "veth", "bridge", "dummy", "ipip", "ip6_tunnel", "sctp"),
+    *("sch_ingress", "cls_u32", "act_skbedit"),
+)
 
 
 def _lack() -> str:

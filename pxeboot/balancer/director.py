@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 SYSCTL = Path("/proc/sys")
 _NO_DAD = 0x02  # IFA_F_NODAD (linux/if_addr.h)
+_IPV6_OPTIONS = {"flags": _NO_DAD, "preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
+"""Deprecated (RFC 4862 §5.5.4): never the source of what we send ourselves. Our checks and the outside of our
+tunnels would else have it (RFC 6724 §5 has no other rule between two addresses of one /64), and a node, which
+has the virtual address too, drops what comes from an address of its own."""
 _LOOPBACK = 1  # the scope of `lo` as an interface index
 
 
@@ -111,8 +115,8 @@ class Director:
         index = self._index(interface)
         if index is None:
             raise OSError(f"interface {interface!r}, where {address} belongs, does not exist")
-        flags = {"flags": _NO_DAD} if address.version == 6 else {}
-        self._links.addr("add", index=index, address=str(address), prefixlen=address.max_prefixlen, **flags)
+        options = _IPV6_OPTIONS if address.version == 6 else {}
+        self._links.addr("add", index=index, address=str(address), prefixlen=address.max_prefixlen, **options)
         if isinstance(address, IPv4Address):
             self._announce(address, index, interface)
 

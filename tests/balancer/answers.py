@@ -1,4 +1,4 @@
-"""What the machines of a rack answer: HTTP, one thread and one event loop for all of them.
+"""What the machines of a rack answer: HTTP and datagrams, one thread and one event loop for all of them.
 
 A thread for each connection of each machine would keep the only processor of a User Mode Linux busy.
 """
@@ -8,7 +8,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -29,19 +29,21 @@ class Answers:
         """Serve on a listening socket of whatever namespace: `answer` makes a body of a path."""
         return self.do(self.loop.create_server(lambda: _Page(answer), sock=listening))
 
+    def datagrams(self, open_socket: socket.socket, answer: str) -> asyncio.BaseTransport:
+        """Answer every datagram on the socket."""
+        transport, _ = self.do(self.loop.create_datagram_endpoint(lambda: _Echo(answer), sock=open_socket))
+        return transport
+
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something in the loop, from another thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(CALL_SECONDS)
 
-    def end(self, server: asyncio.Server) -> None:
+    def end(self, server: asyncio.Server | asyncio.BaseTransport) -> None:
         """Listen no more; connections go on."""
-
-        async def end() -> None:
-            server.close()
-
-        self.do(end())
+        self.loop.call_soon_threadsafe(server.close)
 
     def close(self) -> None:
+        self.do(asyncio.sleep(0))  # what was ended is closed in the loop's next turn
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CALL_SECONDS)
         self.loop.close()
@@ -70,6 +72,17 @@ class _Page(asyncio.Protocol):
         head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
         self._transport.write(head.encode() + body)
         self._transport.close()
+
+
+class _Echo(asyncio.DatagramProtocol):
+    def __init__(self, answer: str) -> None:
+        self._answer = answer.encode()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
+        self._transport.sendto(self._answer, peer)
 
 
 async def fetch(address: str, port: int, path: str) -> int:

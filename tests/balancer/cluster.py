@@ -232,6 +232,18 @@ class Cluster:
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.states()}\n{self.log[-4000:]}") from None
 
+    def wait_for_service(self, name: str, *, up: bool) -> None:
+        def is_so() -> bool:
+            listed = {item["name"]: item["up"] for item in self.ask("GET", "/services")["services"]}
+            return bool(listed.get(name) is up)
+
+        _until(is_so)
+
+    @property
+    def sorry(self) -> Node:
+        """A machine that never boots from us."""
+        return self.rack.nodes[-1]
+
     def stage(self, number: int) -> str:
         """Of the node's boot."""
         return str(self.ask("GET", f"/nodes/{self.rack.nodes[number - 1].mac}")["stage"])
@@ -239,10 +251,10 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(nodes: int, state_dir: Path, text: str = CONFIG) -> Iterator[Cluster]:
-    """A server that runs, with nodes that are off."""
+    """A server that runs, with nodes that are off, and one machine more."""
     put_image(Library(state_dir / "images"))
     (state_dir / "pxeboot.toml").write_text(text.replace("STATE", str(state_dir)))
-    with rack(nodes) as built:
+    with rack(nodes + 1) as built:
         made = Cluster(built, state_dir)
         try:
             made.start()

@@ -42,7 +42,7 @@ class Node:
     answers: Answers
     served: int = 0
     """Requests it has answered."""
-    servers: list[asyncio.Server] = field(default_factory=list)
+    servers: list[asyncio.Server | asyncio.BaseTransport] = field(default_factory=list)
 
     @property
     def mac(self) -> Mac:
@@ -59,10 +59,17 @@ class Node:
     def run(self, function: Callable[[], T]) -> T:
         return network.in_namespace(self.namespace, function)
 
-    def listen(self, port: int = 80) -> None:
-        """Answer HTTP on every address, until `hush`. `/slow` takes a second."""
-        listening = self.run(lambda: _listening(port))
+    def listen(self, port: int = 80, protocol: int = socket.IPPROTO_TCP) -> None:
+        """Answer HTTP on every address, until `hush`. `/slow` takes a second. SCTP carries it too."""
+        listening = self.run(lambda: _listening(port, protocol))
         self.servers.append(self.answers.http(listening, self._page))
+
+    def answer_datagrams(self, address: str, port: int) -> None:
+        """Answer each with our number, from the address that it was sent to."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        made = self.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
+        made.bind((address, port))
+        self.servers.append(self.answers.datagrams(made, str(self.number)))
 
     def _page(self, path: str) -> str:
         self.served += path != "/health"
@@ -89,21 +96,20 @@ class Node:
         self.run(set_up)
 
     def unpack(self) -> None:
-        """Take packets out of IP in IP."""
+        """Take packets out of IP in IP, of either version: the modules make these interfaces themselves."""
 
         def set_up() -> None:
-            with IPRoute() as links, contextlib.suppress(Exception):
-                links.link("add", ifname="tunl0", kind="ipip")  # the module makes it itself
             _set("tunl0", state="up")
+            _set("ip6tnl0", state="up")
             for name in ("all", "tunl0"):
                 sysctl(f"net/ipv4/conf/{name}/rp_filter", "0")
 
         self.run(set_up)
 
 
-def _listening(port: int) -> socket.socket:
+def _listening(port: int, protocol: int) -> socket.socket:
     """On every address of either family. Closed connections of an earlier one do not hinder it."""
-    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     made.bind(("::", port))
@@ -123,19 +129,53 @@ class Rack:
     def in_director(self, function: Callable[[], T]) -> T:
         return network.in_namespace(self.director, function)
 
+    def in_near(self, function: Callable[[], T]) -> T:
+        return network.in_namespace(self.near, function)
+
+    def in_far(self, function: Callable[[], T]) -> T:
+        return network.in_namespace(self.far, function)
+
     def ask(self, namespace: str, address: str, times: int, port: int = 80, path: str = "/") -> list[int]:
         """So many requests, each on a connection of its own; who answered."""
         return network.in_namespace(namespace, lambda: [get(address, port, path) for _ in range(times)])
 
 
-def get(address: str, port: int = 80, path: str = "/", seconds: float = 5.0) -> int:
+def get(
+    address: str,
+    port: int = 80,
+    path: str = "/",
+    seconds: float = 5.0,
+    protocol: int = socket.IPPROTO_TCP,
+) -> int:
     """One request on a connection of its own. Raises OSError."""
-    with socket.create_connection((address, port), timeout=seconds) as connection:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as connection:
+        connection.settimeout(seconds)
+        connection.connect((address, port))
         connection.sendall(request(path))
         answer = b""
         while piece := connection.recv(4096):
             answer += piece
     return number(answer)
+
+
+def ask_datagrams(address: str, port: int, times: int, *, ports: bool, seconds: float = 5.0) -> list[int]:
+    """So many questions over UDP, with `ports` each from a port of its own; who answered. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as open_sockets:
+        lines = [
+            open_sockets.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            for _ in range(times if ports else 1)
+        ]
+        for line in lines:
+            line.settimeout(seconds)
+            line.connect((address, port))  # an answer from another address is not heard
+        answers = []
+        for question in range(times):
+            line = lines[question % len(lines)]
+            line.send(b"who?")
+            answers.append(int(line.recv(100)))
+        return answers
 
 
 @contextlib.contextmanager

@@ -124,6 +124,25 @@ def test_a_service_of_another_and_one_that_is_no_longer_ours(running: Cluster) -
     assert running.rack.ask(running.rack.far, VIP, 1)  # the address stays, for the other service has it
 
 
+def test_without_its_quorum_the_sorry_server_answers(running: Cluster) -> None:
+    """Of the nodes one is dead: with another one drained the quorum is lost."""
+    few = f'''[[service]]\nname = "few"\nvip = "{VIP}"\nport = 8081\nreal_port = 80\ngroup = "web"
+scheduler = "rr"\nquorum = {len(FIRST) + len(LATER) - 1}
+sorry_server = {{ address = "{running.sorry.address}", port = 80 }}'''
+    running.sorry.listen()
+    running.reread(CONFIG + few)
+    running.wait_for_service("few", up=True)
+    assert running.sorry.number not in running.rack.ask(running.rack.far, VIP, 5, 8081)
+    running.cli("service", "drain", "web3", "--service", "few")
+    running.wait_for_service("few", up=False)
+    assert running.rack.ask(running.rack.far, VIP, 5, 8081) == [running.sorry.number] * 5
+    assert "no quorum" in running.cli("service", "list")
+    running.cli("service", "undrain", "web3", "--service", "few")
+    running.wait_for_service("few", up=True)
+    assert running.sorry.number not in running.rack.ask(running.rack.far, VIP, 5, 8081)
+    running.reread(CONFIG)
+
+
 def test_the_services_stay_when_the_server_ends_and_go_when_asked(running: Cluster) -> None:
     running.stop(signal.SIGTERM)
     assert len(running.rack.ask(running.rack.far, VIP, 3)) == 3

@@ -1,5 +1,7 @@
-"""Every way of forwarding carries real HTTP through the virtual address, to several machines."""
+"""Every way of forwarding carries real traffic through the virtual address, to several machines."""
 
+import socket
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -10,7 +12,7 @@ from pxeboot.balancer import director, ipvs
 from pxeboot.balancer.plan import plan
 from pxeboot.balancer.service import ServiceConfig
 from pxeboot.balancer.table import Entry, Real, Virtual
-from tests.balancer.rack import PREFIX6, Rack, get, rack
+from tests.balancer.rack import DIRECTOR, DIRECTOR6, PREFIX6, Rack, ask_datagrams, get, rack
 from tests.serving import wait_for
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.boot]
@@ -28,6 +30,7 @@ def built() -> Iterator[Rack]:
             node.carry("10.77.0.12")
             node.unpack()
             node.carry("fd00:77::11")
+            node.carry("fd00:77::12")
         yield made
 
 
@@ -62,12 +65,51 @@ def serve(built: Rack, **keys: object) -> ServiceConfig:
         ({"vip": "10.77.0.12", "forward": "tun"}, True),
         ({"vip": VIP6, "forward": "nat", "node_prefix": f"{PREFIX6}/64"}, False),
         ({"vip": "fd00:77::11", "forward": "dr", "node_prefix": f"{PREFIX6}/64"}, True),
+        ({"vip": "fd00:77::12", "forward": "tun", "node_prefix": f"{PREFIX6}/64"}, True),
     ],
-    ids=["nat", "dr", "tun", "nat-ipv6", "dr-ipv6"],
+    ids=["nat", "dr", "tun", "nat-ipv6", "dr-ipv6", "tun-ipv6"],
 )
 def test_requests_are_answered_in_turn(built: Rack, keys: dict[str, object], near: bool) -> None:
     config = serve(built, **keys)
     served = built.ask(built.near if near else built.far, str(config.vip), REQUESTS)
+    assert Counter(served) == dict.fromkeys((1, 2, 3), REQUESTS // 3)
+
+
+def test_clients_of_udp_are_answered_in_turn(built: Rack) -> None:
+    serve(built, vip=VIP, port=53, real_port=5353, protocol="udp")
+    for node in built.nodes:
+        node.answer_datagrams(node.address, 5353)
+    served = built.in_far(lambda: ask_datagrams(VIP, 53, REQUESTS, ports=True))
+    assert Counter(served) == dict.fromkeys((1, 2, 3), REQUESTS // 3)
+    assert len(set(built.in_far(lambda: ask_datagrams(VIP, 53, REQUESTS, ports=False)))) == 1
+
+
+def test_with_one_packet_each_datagram_of_a_client_is_scheduled_by_itself(built: Rack) -> None:
+    vip = "10.77.0.11"
+    serve(built, vip=vip, port=514, protocol="udp", forward="dr", scheduler_flags=["one-packet"])
+    for node in built.nodes:
+        node.answer_datagrams(vip, 514)
+    served = built.in_near(lambda: ask_datagrams(vip, 514, REQUESTS, ports=False))
+    assert Counter(served) == dict.fromkeys((1, 2, 3), REQUESTS // 3)
+
+
+def test_a_firewall_mark_makes_one_service_of_several_ports(built: Rack) -> None:
+    mark = f"u32 match ip dst {VIP}/32 match ip dport 84 0xfffe action skbedit mark 7"
+    for words in ("qdisc add dev eth1 ingress", f"filter add dev eth1 parent ffff: protocol ip {mark}"):
+        built.in_director(lambda words=words: subprocess.run(("tc", *words.split()), check=True))  # type: ignore[misc]
+    serve(built, vip=VIP, port=None, firewall_mark=7)
+    for node in built.nodes:
+        node.listen(84)
+        node.listen(85)
+    served = [number for port in (84, 85) * 3 for number in built.ask(built.far, VIP, 1, port)]
+    assert Counter(served) == dict.fromkeys((1, 2, 3), 2)
+
+
+def test_sctp_carries_http_too(built: Rack) -> None:
+    serve(built, vip=VIP, port=86, protocol="sctp")
+    for node in built.nodes:
+        node.listen(86, socket.IPPROTO_SCTP)
+    served = built.in_far(lambda: [get(VIP, 86, protocol=socket.IPPROTO_SCTP) for _ in range(REQUESTS)])
     assert Counter(served) == dict.fromkeys((1, 2, 3), REQUESTS // 3)
 
 
@@ -117,6 +159,25 @@ def test_the_virtual_address_is_put_once_and_taken_away(built: Rack) -> None:
             box.close()
 
     assert built.in_director(there_and_back) == (True, True, False)
+
+
+@pytest.mark.parametrize(("vip", "node"), [("10.77.0.18", "10.77.0.101"), ("fd00:77::18", "fd00:77::101")])
+def test_the_virtual_address_is_never_what_the_director_speaks_from(built: Rack, vip: str, node: str) -> None:
+    """A node that has it too, for direct routing or tunnels, would drop checks and tunnelled packets."""
+
+    def source() -> str:
+        box = director.Director()
+        try:
+            box.put({ip_address(vip): "eth0"})
+            family = socket.AF_INET6 if ":" in vip else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as speaker:
+                speaker.connect((node, 9))
+                return str(speaker.getsockname()[0])
+        finally:
+            box.take(ip_address(vip), "eth0")
+            box.close()
+
+    assert built.in_director(source) in (DIRECTOR, DIRECTOR6)
 
 
 def test_a_request_without_a_service_is_refused(built: Rack) -> None:
