@@ -27,7 +27,8 @@ MODULES = (
 )
 
 
-def _lack() -> str:
+def lack() -> str:
+    """Why this kernel has no IPVS; "" where it has."""
     try:
         ipvs.load()
     except PxebootError as error:
@@ -102,7 +103,7 @@ class InGuest(pytest.Item):
 def divert(items: list[pytest.Item], root: Path) -> None:
     """Have the tests marked `ipvs` run in a guest, where this kernel cannot."""
     wanted = [item for item in items if "ipvs" in item.keywords]
-    if not wanted or os.geteuid() != 0 or not _lack():
+    if not wanted or os.geteuid() != 0 or not lack():
         return
     guest = Guest([item.nodeid for item in wanted], root)
     for number, item in enumerate(items):

@@ -64,10 +64,7 @@ def load() -> None:
     program = _modprobe()
     told = "there is no modprobe (apt-get install kmod)"
     if program is not None:
-        done = subprocess.run(
-            [program, "ip_vs"], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False
-        )
-        told = done.stderr.strip() or "modprobe ip_vs loaded nothing"
+        told = _run([program, "ip_vs"])[1] or "modprobe ip_vs loaded nothing"
     if not _is_there():
         raise PxebootError(f"this kernel has no IPVS: {told}", MODULE_HINT)
 
@@ -79,12 +76,19 @@ def look() -> str:
     program = _modprobe()
     if program is None:
         raise PxebootError("IPVS is not in the kernel, and there is no modprobe", "apt-get install kmod")
-    done = subprocess.run(
-        [program, "-n", "ip_vs"], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False
-    )
-    if done.returncode:
-        raise PxebootError(f"this kernel has no IPVS: {done.stderr.strip()}", MODULE_HINT)
+    good, told = _run([program, "-n", "ip_vs"])
+    if not good:
+        raise PxebootError(f"this kernel has no IPVS: {told}", MODULE_HINT)
     return "a module of this kernel"
+
+
+def _run(command: Sequence[str]) -> tuple[bool, str]:
+    """Whether it ended well, and what it said on stderr."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return False, f"{command[0]} does not end"
+    return done.returncode == 0, done.stderr.strip()
 
 
 def _modprobe() -> str | None:

@@ -43,6 +43,8 @@ PAUSE_FACTOR = 2.0
 """Rounds brought forward leave so many times their own length between them: a third of one core at most."""
 MIN_PAUSE_SECONDS = 0.02
 LISTEN_SECONDS = 60.0
+OPEN_SECONDS = 10.0
+"""How often a kernel without IPVS is asked again."""
 MAX_TOLD = 1000
 """Errors remembered as told; beyond it all may be told again."""
 
@@ -76,13 +78,17 @@ class Balancer:
         self._told: set[str] = set()
         self.cleared = False
         """Whether an operator had everything taken down."""
+        self._no_kernel: PxebootError | None = None
+        self._no_place: dict[str, PxebootError] = {}
         self._turn = asyncio.Lock()
         self.standings: dict[str, Standing] = {}
         """By name, as the last round left them."""
 
     async def start(self) -> None:
-        """Open the kernel's table and make it true once. Raises PxebootError, e.g. without IPVS."""
-        await self._do(self._open)
+        """Open the kernel's table and make it true once. Without IPVS that is told, and tried again later:
+        machines can boot all the same.
+        """
+        await self._try_to_open()
         await self.round()
         self._tasks.keep(self._follow, "balancer's events")
         self._tasks.keep(self._run, "balancer")
@@ -103,9 +109,18 @@ class Balancer:
         self.cleared = False
         self.wake()
 
+    def trouble(self, service: str) -> PxebootError | None:
+        """Why a service cannot be in the kernel at all."""
+        return self._no_kernel or self._no_place.get(service)
+
     async def clear(self) -> list[ServiceKey]:
-        """Take everything of ours out of the kernel and leave it so until `resume`; what was taken out."""
+        """Take everything of ours out of the kernel and leave it so until `resume`; what was taken out.
+
+        Raises PxebootError where the kernel has no IPVS.
+        """
         async with self._turn:
+            if self._no_kernel is not None:
+                raise self._no_kernel
             self.cleared = True
             made = await self._store.made()
             gone = await self._do(partial(take_down, self._the_kernel(), self._the_director(), made))
@@ -118,13 +133,15 @@ class Balancer:
         return gone
 
     async def table(self) -> dict[ServiceKey, Entry]:
-        """What the kernel has now, with its counters."""
-        return await self._do(partial(self._the_kernel().table, traffic=True))
+        """What the kernel has now, with its counters; nothing where it has no IPVS."""
+        if self._kernel is None:
+            return {}
+        return await self._do(partial(self._kernel.table, traffic=True))
 
     async def round(self) -> None:
         """Look at everything and change what is not so."""
         async with self._turn:
-            if not self.cleared:
+            if not self.cleared and self._kernel is not None:
                 await self._round()
 
     async def _round(self) -> None:
@@ -220,6 +237,7 @@ class Balancer:
     async def _remember(self, configs: Iterable[ServiceConfig]) -> dict[ServiceKey, Made]:
         """Note what we are about to make, so that it is ours to take down whatever happens next."""
         made = dict(await self._store.made())
+        self._no_place = {}
         for config in configs:
             key = ServiceKey.of(config)
             known = made.get(key)
@@ -229,6 +247,7 @@ class Balancer:
             try:
                 interface = ours.get(config.vip, "") or await self._do(partial(self._home, config))
             except PxebootError as error:
+                self._no_place[config.name] = error
                 self._tell_once(f"{error}; {error.hint}")
                 continue
             made[key] = Made(key, config.vip, interface if config.manage_vip else "")
@@ -252,6 +271,17 @@ class Balancer:
             log.info("service %s is gone: the configuration has it no more", key)
 
     # In the thread
+
+    async def _try_to_open(self) -> None:
+        try:
+            await self._do(self._open)
+        except PxebootError as error:
+            self._no_kernel = error
+            self._tell_once(f"services are not in the kernel: {error}; {error.hint}")
+            return
+        if self._no_kernel is not None:
+            log.info("the kernel has IPVS now")
+        self._no_kernel = None
 
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -336,6 +366,9 @@ class Balancer:
     # When
 
     async def _run(self) -> None:
+        while self._kernel is None:
+            await asyncio.sleep(OPEN_SECONDS)
+            await self._try_to_open()
         while True:
             begun = time.monotonic()
             await self.round()

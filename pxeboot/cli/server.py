@@ -72,7 +72,8 @@ def status(config: ConfigPath = None, state_dir: StateDir = None, as_json: AsJso
         "nodes: " + (", ".join(f"{count} {stage}" for stage, count in counts.items()) or "none yet")
     )
     for item in told["services"]:
-        console.print(f"service {service.summary(item)}", style=None if item["up"] else "red", markup=False)
+        style = None if item["up"] else "red"
+        console.print(f"service {service.summary(item)}", style=style, markup=False, soft_wrap=True)
     for node in told["failures"]:
         console.print(f"  {node['name']} ({node['mac']}) {node['stage']}: {node['failure']}", style="red")
     for lease in told["quarantined"]:

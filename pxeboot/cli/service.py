@@ -51,6 +51,9 @@ def list_services(config: ConfigPath = None, state_dir: StateDir = None, as_json
         )
     console = _console()
     console.print(table if told["services"] else "the configuration has no [[service]]")
+    for item in told["services"]:
+        if item["trouble"]:
+            console.print(f"{item['name']}: {item['trouble']}", style="red", markup=False, soft_wrap=True)
     if told["cleared"]:
         console.print("cleared: nothing is in the kernel until the configuration is read again (SIGHUP)")
 
@@ -164,8 +167,9 @@ async def _take_down(state_dir: Path) -> list[str]:
 
 def summary(item: dict[str, Any]) -> str:
     """A service in one line."""
+    state = f"{_state(item)}: {item['trouble']}" if item["trouble"] else _state(item) or "up"
     return (
-        f"{item['name']}: {endpoint(item)} {item['forward']} {item['scheduler']}, {_state(item) or 'up'}, "
+        f"{item['name']}: {endpoint(item)} {item['forward']} {item['scheduler']}, {state}, "
         f"{item['serving']} of {item['nodes']} nodes, {item['active']} active connections"
     )
 
@@ -184,6 +188,8 @@ def _console() -> Console:
 
 
 def _state(item: dict[str, Any]) -> str:
+    if item["trouble"]:
+        return "not in the kernel"
     if item["held"]:
         return "all checks fail at once, nodes are kept"
     return "" if item["up"] else "no quorum"

@@ -71,7 +71,9 @@ class ServiceApi:
         """All services, in the configuration's order."""
         table = await self._table()
         return [
-            service_view(config, self._roster(config), table.get(ServiceKey.of(config)))
+            service_view(
+                config, self._roster(config), table.get(ServiceKey.of(config)), self._trouble(config)
+            )
             for config in self._site.config.service
         ]
 
@@ -83,7 +85,8 @@ class ServiceApi:
     async def service(self, request: web.Request) -> web.StreamResponse:
         config = self._configured(request.match_info["service"])
         table = await self._table()
-        return as_json(service_detail(config, self._roster(config), table.get(ServiceKey.of(config))))
+        entry = table.get(ServiceKey.of(config))
+        return as_json(service_detail(config, self._roster(config), entry, self._trouble(config)))
 
     async def clear(self, request: web.Request) -> web.StreamResponse:
         balancer = self._balancer()
@@ -166,6 +169,10 @@ class ServiceApi:
         balancer = self._balancer()
         standing = balancer.standings.get(config.name) if balancer is not None else None
         return standing.roster if standing is not None else None
+
+    def _trouble(self, config: ServiceConfig) -> PxebootError | None:
+        balancer = self._balancer()
+        return balancer.trouble(config.name) if balancer is not None else None
 
     async def _table(self) -> dict[ServiceKey, Entry]:
         balancer = self._balancer()

@@ -6,6 +6,7 @@ from pxeboot.balancer.roster import Place, Roster, State
 from pxeboot.balancer.service import Address, ServiceConfig
 from pxeboot.balancer.table import NO_COUNTS, NO_TRAFFIC, Counts, Entry, Traffic
 from pxeboot.balancer.target import Outcome
+from pxeboot.errors import PxebootError
 from pxeboot.mac import Mac
 
 AT_WORK = frozenset({State.SERVING, State.STARTING, State.HELD})
@@ -77,6 +78,7 @@ class ServiceView(BaseModel):
     scheduler: str
     group: str
     up: bool = Field(description="whether it has its quorum")
+    trouble: str = Field(description='why it cannot be in the kernel, and what to do; "" where it can')
     held: bool = Field(description="whether all nodes fail and are kept in service")
     serving: int = Field(description="nodes that get new connections")
     nodes: int
@@ -128,7 +130,9 @@ class Cleared(BaseModel):
     services: list[str]
 
 
-def service_view(config: ServiceConfig, roster: Roster | None, entry: Entry | None) -> ServiceView:
+def service_view(
+    config: ServiceConfig, roster: Roster | None, entry: Entry | None, trouble: PxebootError | None
+) -> ServiceView:
     """A service as it is now: decided by the last round, counted by the kernel."""
     places = roster.places if roster is not None else ()
     counts = entry.counts.values() if entry is not None else ()
@@ -142,6 +146,7 @@ def service_view(config: ServiceConfig, roster: Roster | None, entry: Entry | No
         scheduler=config.scheduler,
         group=config.group,
         up=roster.up if roster is not None else False,
+        trouble=f"{trouble}; {trouble.hint}" if trouble is not None else "",
         held=bool(roster.memory.members.held) if roster is not None else False,
         serving=sum(place.state in AT_WORK and place.weight > 0 for place in places),
         nodes=sum(place.mac is not None for place in places),
@@ -151,9 +156,11 @@ def service_view(config: ServiceConfig, roster: Roster | None, entry: Entry | No
     )
 
 
-def service_detail(config: ServiceConfig, roster: Roster | None, entry: Entry | None) -> ServiceDetail:
+def service_detail(
+    config: ServiceConfig, roster: Roster | None, entry: Entry | None, trouble: PxebootError | None
+) -> ServiceDetail:
     """A service with its servers."""
-    view = service_view(config, roster, entry)
+    view = service_view(config, roster, entry, trouble)
     places = roster.places if roster is not None else ()
     return ServiceDetail(**view.model_dump(), servers=[_server_view(place, entry) for place in places])
 
