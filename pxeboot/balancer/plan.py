@@ -59,12 +59,17 @@ def _make_true(wanted: Entry, actual: Entry | None) -> Iterator[Change]:
     elif actual.virtual != virtual:
         yield Change(Verb.SET, virtual)
     present = actual.reals if actual is not None else {}
+    others = []
     for name, real in wanted.reals.items():
-        if name not in present:
+        before = present.get(name)
+        if before is None:
             yield Change(Verb.ADD, virtual, real)
-    for name, real in wanted.reals.items():
-        if name in present and present[name] != real:
-            yield Change(Verb.SET, virtual, real, present[name])
-    for name, real in present.items():
-        if name not in wanted.reals:
-            yield Change(Verb.DELETE, virtual, real)
+        else:
+            others.append((real, before))
+    for real, before in others:
+        if before != real:
+            yield Change(Verb.SET, virtual, real, before)
+    if len(others) < len(present):
+        for name, real in present.items():
+            if name not in wanted.reals:
+                yield Change(Verb.DELETE, virtual, real)

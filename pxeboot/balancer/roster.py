@@ -6,7 +6,7 @@ there any more is dropped. And what the kernel has is the memory: a server found
 until something is known of it, so that a restart of this process is not seen from outside.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address
@@ -175,7 +175,7 @@ def _real(config: ServiceConfig, place: Place) -> Real:
         real = Real.sorry(config, sorry)
         if real.id == (place.address, place.port):
             return replace(real, weight=place.weight)
-    return replace(Real.of(config, place.address, place.weight), port=place.port)
+    return Real.of(config, place.address, place.weight, place.port)
 
 
 _FINISHING = frozenset({State.DRAINING, State.LEAVING, State.LOST})
@@ -249,12 +249,12 @@ class _Round:
         share = weight(full, self.members.joined[peer.mac], self.config.slow_start_seconds, self.now)
         return State.SERVING if share == full else State.STARTING, True, share
 
-    def strangers(self, known: Iterable[RealId | Mac]) -> list[Place]:
+    def strangers(self, known: Collection[RealId | Mac]) -> list[Place]:
         """Servers in the table that are no node's: a node has gone elsewhere, or somebody added them."""
         if self.entry is None:
             return []
         sorry = self._sorry_id()
-        found = self.entry.reals.keys() - set(known) - ({sorry} if sorry else set())
+        found = [name for name in self.entry.reals if name not in known and name != sorry]
         places = []
         for name in sorted(found, key=str):
             stays = self._finishes(name, None)

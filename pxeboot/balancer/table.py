@@ -92,11 +92,11 @@ class Real:
     """Thresholds of its connections; 0: none."""
 
     @classmethod
-    def of(cls, config: ServiceConfig, address: Address, weight: int) -> Self:
-        """A node of a configured service."""
+    def of(cls, config: ServiceConfig, address: Address, weight: int, port: int | None = None) -> Self:
+        """A node of a configured service, or whoever else is there at another port."""
         return cls(
             address,
-            config.node_port,
+            config.node_port if port is None else port,
             config.forward,
             weight,
             config.max_connections,
