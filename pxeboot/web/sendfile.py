@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 STALL_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it may resume."""
-CHUNK_BYTES = 1 << 21
-"""At most so much by one call, though the socket had room for more: others wait meanwhile."""
+CHUNK_BYTES, LEAST_BYTES = 1 << 21, 1 << 19
+"""At most so much by one call, for one file alone and for each of many, though the socket had room for more:
+others wait meanwhile. Files that go out side by side in small steps find each other's pages in the cache."""
 PIECE_BYTES = 1 << 18
 """Read and encrypted at a time."""
 
@@ -58,6 +59,8 @@ class _Sending:
     The loop's own sendfile would begin and end a registration for each piece, and need a timer for each.
     """
 
+    under_way: ClassVar[int] = 0
+
     def __init__(self, transport: asyncio.Transport, file: BinaryIO, span: range) -> None:
         self._loop = asyncio.get_running_loop()
         self._file = file.fileno()
@@ -69,6 +72,7 @@ class _Sending:
 
     async def finish(self) -> None:
         """Raises ConnectionError, or TimeoutError where nothing moves for STALL_SECONDS."""
+        _Sending.under_way += 1
         try:
             self._loop.add_writer(self._socket, self._push)
             self._push()
@@ -78,13 +82,15 @@ class _Sending:
                 raise
             # The client had everything and hung up before we came to it: that is no broken download.
         finally:
+            _Sending.under_way -= 1
             self._timer.cancel()
             self._loop.remove_writer(self._socket)
             os.close(self._socket)
 
     def _push(self) -> None:
+        size = min(self._end - self._at, max(CHUNK_BYTES // _Sending.under_way, LEAST_BYTES))
         try:
-            sent = os.sendfile(self._socket, self._file, self._at, min(self._end - self._at, CHUNK_BYTES))
+            sent = os.sendfile(self._socket, self._file, self._at, size)
         except BlockingIOError:
             return
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pxeboot.web.sendfile import CHUNK_BYTES, LEAST_BYTES
 from tests.parts import ROOT
 from tests.web.house import House
 
@@ -162,3 +164,32 @@ async def test_a_client_that_takes_nothing_is_cut_off(house: House, monkeypatch:
             pass
         raise AssertionError("the server closed in order")
     writer.close()
+
+
+async def test_files_go_out_side_by_side_in_smaller_steps(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    sendfile = os.sendfile
+
+    def noted(out: int, source: int, offset: int, count: int) -> int:
+        steps.append(count)
+        return sendfile(out, source, offset, count)
+
+    monkeypatch.setattr("pxeboot.web.sendfile.os.sendfile", noted)
+    house.put_root(ROOT * 32)  # more than the buffers of both ends hold
+    path = await house.boot_path()
+    halted = [await house.http.get(f"{path}/root") for _ in range(4)]
+    assert (steps[0], steps[-1]) == (CHUNK_BYTES, LEAST_BYTES)
+    for answer in halted:
+        answer.close()
+
+    async def first_step() -> int:
+        steps.clear()
+        async with house.http.get(f"{path}/root") as answer:
+            assert await answer.read() == ROOT * 32
+        return steps[0]
+
+    async with asyncio.timeout(10):
+        while await first_step() != CHUNK_BYTES:  # until the server has seen that the others are gone
+            pass
