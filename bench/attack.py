@@ -30,12 +30,12 @@ from pxeboot.lab import network
 IMAGE_BYTES = 42 << 20
 CONNECTIONS = 1000
 MODES = {
-    "headers that trickle (slowloris)": ("-H", "-i", "1"),
-    "bodies that trickle": ("-B", "-i", "1", "-s", "8192"),
-    "thousands of ranges": ("-R", "-a", "1", "-b", "3000"),
-    "answers read slowly": ("-X", "-w", "1", "-y", "10", "-n", "1", "-z", "5", "-k", "3"),
+    "headers that trickle (slowloris)": ("-H", "-i", "1", "-r", "1000"),
+    "bodies that trickle": ("-B", "-i", "1", "-s", "8192", "-r", "1000"),
+    "thousands of ranges": ("-R", "-a", "1", "-b", "3000", "-r", "100"),  # each is refused and ends
+    "answers read slowly": ("-X", "-w", "1", "-y", "10", "-n", "1", "-z", "5", "-k", "3", "-r", "1000"),
 }
-BOOTS, ROUNDS = 20, 5
+BOOTS, ROUNDS = 20, 4
 FIGURES = ("peace", "war", "CPU")
 PACKAGES = {"slowhttptest": "slowhttptest", "curl": "curl"}
 
@@ -82,7 +82,7 @@ def attack(laid: Wire, serving: Serving, mode: str) -> Iterator[None]:
     """slowhttptest with its connections, until the end of the block."""
     url = serving.images[2]
     target = url.replace("/root", "/event") if MODES[mode][0] == "-B" else url
-    how = (*MODES[mode], "-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-l", "60", "-p", "1", "-u", target)
+    how = (*MODES[mode], "-c", str(CONNECTIONS), "-l", "60", "-p", "1", "-u", target)
     # It polls without a pause: at any other priority it would take half of the node's core.
     command = ["nice", "-n", "19", "taskset", "--cpu-list", str(LOAD_CORE), "slowhttptest", *how]
     attacker = network.in_namespace(
