@@ -111,7 +111,7 @@ def report(results: Results, rounds: int) -> str:
             f"An image of {IMAGE_BYTES >> 20} MiB. Each server is one process on one core;",
             f"wrk has one thread on another. Medians of {rounds} alternating rounds: "
             + "; ".join(f"{runs} x {seconds} s with {number}" for number, (runs, seconds) in RUNS.items())
-            + f" connections; {SCRIPT_SECONDS} s of scripts.",
+            + f"\nconnections; {SCRIPT_SECONDS} s of scripts.",
             "A boot script of ours is made when asked for, the first of a boot after its record is on disk;",
             "one of nginx's is a file of the same size.",
             "",
