@@ -30,10 +30,13 @@ class Load:
 
 
 def run(wire: Wire, rate: int, clients: int, seconds: int) -> Load:
-    """Begin `rate` exchanges a second for `seconds`, by `clients` machines in turn, as a relay."""
+    """Begin `rate` exchanges a second for `seconds`, by `clients` machines in turn, as a relay.
+
+    One thread: on one core, its two lose replies from 18 000 exchanges/s on, and one none at 26 000.
+    """
     command = [
-        "perfdhcp", "-4", "-l", LOAD_ADDRESS, "-r", str(rate), "-R", str(clients), "-p", str(seconds),
-        "-W", str(int(WAIT_SECONDS * 1e6)), SERVER_ADDRESS,
+        "perfdhcp", "-4", "-g", "single", "-l", LOAD_ADDRESS, "-r", str(rate), "-R", str(clients),
+        "-p", str(seconds), "-W", str(int(WAIT_SECONDS * 1e6)), SERVER_ADDRESS,
     ]  # fmt: skip
     return parse(wire.load_from(command, seconds + 30), seconds)
 

@@ -206,7 +206,8 @@ class Server:
 
     def _too_many(self) -> dict[str, int]:
         """DHCP requests that were not answered, by interface."""
-        return {interface: server.too_many for interface, server in self._dhcp.items()}
+        drops = {interface: server.dropped for interface, server in self._dhcp.items()}
+        return {interface: drop["queue"] + drop["kernel"] for interface, drop in drops.items()}
 
     def _listening(self) -> list[tuple[str, IPv4Address]]:
         return [

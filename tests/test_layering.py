@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "pxeboot"
 
 FLOORS: list[tuple[str, ...]] = [
     ("errors", "mac", "words", "toml", "config", "balancer.check", "balancer.service", "balancer.target",
-     "balancer.table", "resources", "dhcp.values", "dhcp.custom",
+     "balancer.table", "resources", "segments", "dhcp.values", "dhcp.custom",
      "inventory.overlay", "image.kconfig",
      "inventory.node", "inventory.boot", "inventory.lease", "image.rules", "image.recipe", "image.manifest"),
     ("dhcp.options", "dhcp.packet", "dhcp.frame", "dhcp.arp", "tftp.packet", "ndp.packet", "image.cpio",
@@ -23,9 +23,9 @@ FLOORS: list[tuple[str, ...]] = [
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks",
      "metrics"),
     ("lasting",
-     "dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.lane",
-     "dhcp.server", "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns", "web", "image",
-     "lab", "balancer"),
+     "dhcp.service", "dhcp.proxy_service", "dhcp.proxy_server", "dhcp.prober", "dhcp.inbox", "dhcp.outbox",
+     "dhcp.lane", "dhcp.server", "tftp", "ndp.server", "links", "preflight", "diagnose", "orders", "dns",
+     "web", "image", "lab", "balancer"),
     ("app", "readings"),
     ("cli",),
 ]  # fmt: skip

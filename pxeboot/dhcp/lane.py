@@ -8,7 +8,7 @@ having changed nothing. An exchange takes a third of the time that `service` nee
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from pxeboot.dhcp import responder
 from pxeboot.dhcp.form import form_of
 from pxeboot.dhcp.kinds import Answer, Kind, Kinds
 from pxeboot.dhcp.options import MessageType
+from pxeboot.dhcp.outbox import Letter
 from pxeboot.dhcp.packet import CHADDR, Packet
 from pxeboot.dhcp.prober import Prober, choose_at_once
 from pxeboot.dhcp.relay import Way
@@ -65,6 +66,16 @@ class _Ack(NamedTuple):
     news: bool
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What datagrams taken together have brought about so far."""
+
+    now: float
+    """Unix seconds."""
+    offers: list[Letter] = field(default_factory=list)
+    acks: list[_Ack] = field(default_factory=list)
+
+
 class Lane:
     """Answers datagrams of one interface in batches, ACKs of a batch after one wait for the disk."""
 
@@ -76,7 +87,7 @@ class Lane:
         store: Store,
         probers: Mapping[str, Prober],
         service: DhcpService,
-        send: Callable[[bytes, Destination], None],
+        send: Callable[[list[Letter]], None],
     ) -> None:
         """`service` answers what this cannot."""
         self._interface = interface
@@ -118,22 +129,23 @@ class Lane:
     def _read(self, question: tuple[bytes, int]) -> None:
         self._tasks.start(self._service.answer(*question), "DHCP request")
 
-    async def _answer(self, batch: list[tuple[bytes, int]]) -> None:
-        now = time.time()
-        acks: list[_Ack] = []
-        for question in batch:
+    async def _answer(self, questions: list[tuple[bytes, int]]) -> None:
+        batch = _Batch(time.time())
+        for question in questions:
             try:
-                answered = await self._answer_by_kind(question[0], now, acks)
+                answered = await self._answer_by_kind(question[0], batch)
             except Exception:
                 log.exception("DHCP request failed")
                 continue
             if not answered:
                 self._read(question)
-        if acks:
-            await self._acknowledge(acks)
+        if batch.offers:
+            self._send(batch.offers)
+        if batch.acks:
+            await self._acknowledge(batch.acks)
 
-    async def _answer_by_kind(self, data: bytes, now: float, acks: list[_Ack]) -> bool:
-        """Answer with an OFFER, or note an ACK for when the disk has it. False: this is not for the lane."""
+    async def _answer_by_kind(self, data: bytes, batch: _Batch) -> bool:
+        """Note an OFFER, or an ACK for when the disk has it. False: this is not for the lane."""
         kind = self._kinds.find(data) or self._kinds.learn(data, self._network_of)
         if kind is None:
             return False
@@ -144,23 +156,25 @@ class Lane:
         if answer is None or (machine.node is not None and machine.node.options):
             return False  # the terms of one machine alone are made anew each time
         if kind.asks is None:
-            return await self._offer(kind, machine, answer, data, now)
-        return await self._promise(kind, machine, answer, data, now, acks)
+            return await self._offer(kind, machine, answer, data, batch)
+        return await self._promise(kind, machine, answer, data, batch)
 
-    async def _offer(self, kind: Kind, machine: _Machine, answer: Answer, data: bytes, now: float) -> bool:
+    async def _offer(self, kind: Kind, machine: _Machine, answer: Answer, data: bytes, batch: _Batch) -> bool:
         config, mac = kind.network.config, machine.mac
         wanted = None if kind.wanted is None else address_of(data[kind.wanted])
         prober = self._probers.get(config.interface or "")
-        address = await choose_at_once(self._store, prober, config.subnet, mac, wanted, now, OFFER_SECONDS)
+        address = await choose_at_once(
+            self._store, prober, config.subnet, mac, wanted, batch.now, OFFER_SECONDS
+        )
         if address is None:
             return False
-        self._send(answer.fill(data, address, machine.name), _destination(kind, mac, address))
+        batch.offers.append((answer.fill(data, address, machine.name), _destination(kind, mac, address)))
         self.discovers += 1
         tell(MessageType.OFFER, mac, address, answer.decision, news=False)
         return True
 
     async def _promise(
-        self, kind: Kind, machine: _Machine, answer: Answer, data: bytes, now: float, acks: list[_Ack]
+        self, kind: Kind, machine: _Machine, answer: Answer, data: bytes, batch: _Batch
     ) -> bool:
         """Who asks for the address that it has, or is offered, has it from now on, in memory."""
         config, mac = kind.network.config, machine.mac
@@ -169,12 +183,14 @@ class Lane:
         if lease is None or lease.address.packed != data[kind.wanted]:
             return False
         address = lease.address
-        if not await self._store.promise(config.subnet, mac, address, now, config.lease_seconds):
+        if not await self._store.promise(config.subnet, mac, address, batch.now, config.lease_seconds):
             return False
         self.requests += 1
         news = lease.state is not LeaseState.BOUND
         payload = answer.fill(data, address, machine.name)
-        acks.append(_Ack(payload, _destination(kind, mac, address), mac, address, answer.decision, news))
+        batch.acks.append(
+            _Ack(payload, _destination(kind, mac, address), mac, address, answer.decision, news)
+        )
         return True
 
     def _network_of(self, request: Packet) -> Network | None:
@@ -218,8 +234,8 @@ class Lane:
             return
         finally:
             self._waiting -= len(acks)
+        self._send([(ack.payload, ack.destination) for ack in acks])
         for ack in acks:
-            self._send(ack.payload, ack.destination)
             tell(MessageType.ACK, ack.mac, ack.address, ack.decision, news=ack.news)
 
 

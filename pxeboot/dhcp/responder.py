@@ -56,6 +56,7 @@ class Unicast:
 
 
 Destination = Broadcast | Direct | Unicast
+_TO_ALL = Broadcast()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def nak(request: Packet, terms: Terms, reason: str) -> Reply:
     packet = replace(reply_frame(MessageType.NAK, request, terms.identifier, given), ciaddr=_NOWHERE)
     if request.giaddr == _NOWHERE:
         behind_a_router = request.ciaddr != _NOWHERE and terms.server not in terms.subnet
-        return Reply(packet, Unicast(request.ciaddr, CLIENT_PORT) if behind_a_router else Broadcast())
+        return Reply(packet, Unicast(request.ciaddr, CLIENT_PORT) if behind_a_router else _TO_ALL)
     # RFC 2131 §4.3.2: the flag makes the relay broadcast it, for the client's address may be wrong.
     flagged = replace(packet, flags=packet.flags | BROADCAST_FLAG)
     return Reply(flagged, Unicast(request.giaddr, terms.relay_port))
@@ -226,5 +227,5 @@ def destination(request: Packet, address: IPv4Address, relay_port: int = RELAY_P
 def to_newcomer(request: Packet, mac: Mac, address: IPv4Address) -> Destination:
     """To a machine on our link that has no address yet. `mac` may be another's than the request's."""
     if request.wants_broadcast or address == _NOWHERE:
-        return Broadcast()
+        return _TO_ALL
     return Direct(mac, address)

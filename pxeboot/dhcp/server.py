@@ -3,29 +3,18 @@
 import errno
 import logging
 import socket
-import struct
 from collections import Counter
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from pxeboot.dhcp.form import Filled
-from pxeboot.dhcp.frame import udp_datagram
 from pxeboot.dhcp.inbox import Inbox
 from pxeboot.dhcp.lane import Lane
 from pxeboot.dhcp.options import MessageType
-from pxeboot.dhcp.packet import CHADDR
+from pxeboot.dhcp.outbox import Letter, Outbox
 from pxeboot.dhcp.prober import Prober
 from pxeboot.dhcp.proxy_service import ProxyService
-from pxeboot.dhcp.responder import (
-    CLIENT_PORT,
-    SERVER_PORT,
-    Broadcast,
-    Destination,
-    Direct,
-    Reply,
-    Unicast,
-)
+from pxeboot.dhcp.responder import SERVER_PORT, Reply
 from pxeboot.dhcp.service import DhcpService
 from pxeboot.errors import PxebootError
 from pxeboot.inventory.progress import Progress
@@ -33,12 +22,6 @@ from pxeboot.inventory.store import Store
 from pxeboot.site import Site
 
 log = logging.getLogger(__name__)
-
-_ETH_P_IP = 0x0800
-_IP_PKTINFO = 8  # linux/in.h; Python's socket module has no name for it
-_EVERYBODY = IPv4Address("255.255.255.255")
-_text = lru_cache(1024)(str)
-"""An address as the socket wants it: a storm's replies all go to a few relays."""
 
 
 class DhcpServer:
@@ -57,17 +40,11 @@ class DhcpServer:
         self._interface = interface
         self._address = address
         self._service = DhcpService(interface, address, site, store, progress, probers, self._send)
-        pktinfo = struct.pack("=I4s4s", 0, address.packed, bytes(4))  # struct in_pktinfo, ip(7)
-        self._from = [(socket.IPPROTO_IP, _IP_PKTINFO, pktinfo)]
-        self._lane = Lane(interface, address, site, store, probers, self._service, self._deliver)
+        self._lane = Lane(interface, address, site, store, probers, self._service, self._send_all)
         self._udp: socket.socket | None = None
         self._raw: socket.socket | None = None
         self._inbox: Inbox | None = None
-
-    @property
-    def too_many(self) -> int:
-        """Requests since the start that were dropped, by us or by the kernel: more than can be answered."""
-        return 0 if self._inbox is None else self._inbox.dropped + self._inbox.dropped_by_kernel
+        self._outbox: Outbox | None = None
 
     @property
     def proxy(self) -> ProxyService:
@@ -82,11 +59,11 @@ class DhcpServer:
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Datagrams that were not looked at, by the reason."""
-        drops = {"malformed": self._service.malformed}
-        if self._inbox is not None:
-            drops |= {"queue": self._inbox.dropped, "kernel": self._inbox.dropped_by_kernel}
-        return drops
+        """Datagrams that were not answered, by the reason: `malformed`, or more came than could be answered,
+        dropped by our `queue` or by the `kernel`."""
+        inbox = self._inbox
+        queue, kernel = (0, 0) if inbox is None else (inbox.dropped, inbox.dropped_by_kernel)
+        return {"malformed": self._service.malformed, "queue": queue, "kernel": kernel}
 
     async def start(self) -> None:
         """Open the sockets. Raises PxebootError where that cannot be."""
@@ -94,6 +71,7 @@ class DhcpServer:
         # Protocol 0: it sends frames and receives none.
         self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._raw.setblocking(False)
+        self._outbox = Outbox(self._interface, self._address, self._udp, self._raw)
         self._inbox = Inbox(
             self._udp, f"DHCP on {self._interface}", self._lane.take, lambda: self._lane.under_way
         )
@@ -110,26 +88,12 @@ class DhcpServer:
                 opened.close()
 
     def _send(self, reply: Reply | Filled) -> None:
-        self._deliver(reply.payload, reply.destination)
+        assert self._outbox is not None
+        self._outbox.send(reply.payload, reply.destination)
 
-    def _deliver(self, payload: bytes, destination: Destination) -> None:
-        try:
-            match destination:
-                case Unicast(address, port):
-                    self._send_udp(payload, address, port)
-                case Broadcast():
-                    self._send_udp(payload, _EVERYBODY, CLIENT_PORT)
-                case Direct(mac, address):
-                    datagram = udp_datagram((self._address, SERVER_PORT), (address, CLIENT_PORT), payload)
-                    assert self._raw is not None
-                    self._raw.sendto(datagram, (self._interface, _ETH_P_IP, 0, 0, mac.packed))
-        except OSError as error:
-            log.warning("%s: reply not sent: %s", payload[CHADDR].hex(":"), error)
-
-    def _send_udp(self, payload: bytes, address: IPv4Address, port: int) -> None:
-        """From our address on this interface, whatever the routing table says."""
-        assert self._udp is not None
-        self._udp.sendmsg([payload], self._from, 0, (_text(address), port))
+    def _send_all(self, replies: Iterable[Letter]) -> None:
+        assert self._outbox is not None
+        self._outbox.send_all(replies)
 
 
 def open_udp(interface: str) -> socket.socket:

@@ -9,7 +9,8 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Protocol
 
-from pxeboot.tftp.datagrams import MAX_SEGMENTED, MAX_SEGMENTS, Packets
+from pxeboot.segments import MAX_SEGMENTED, MAX_SEGMENTS
+from pxeboot.tftp.datagrams import Packets
 from pxeboot.tftp.packet import Opcode
 
 CACHE_BYTES = 16 << 20

@@ -14,20 +14,16 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 
+from pxeboot.segments import NO_SEGMENTS, UDP_SEGMENT
+
 log = logging.getLogger(__name__)
 
 BATCH = 32
 """Datagrams per system call."""
 MAX_DATAGRAM = 2048
 """More than any request or ACK, bytes; what is longer is cut."""
-MAX_SEGMENTS = 64
-"""UDP_MAX_SEGMENTS before Linux 6.9 (include/linux/udp.h)."""
-MAX_SEGMENTED = 65535 - 20 - 8
-"""Largest send with UDP_SEGMENT, bytes: an IPv4 packet's payload."""
 
-_UDP_SEGMENT = 103  # linux/udp.h, at SOL_UDP
 _HEADER = 4  # bytes of an ACK; the rest of a datagram goes elsewhere, so that ACKs lie side by side
-_NO_SEGMENTS = (errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP, errno.ENOPROTOOPT)
 _ADDRESS = struct.Struct("=H")
 
 
@@ -204,7 +200,7 @@ class Outbox:
 
     def _one_failed(self, slots: "_Slots", number: int) -> None:
         """The first of the windows was not sent. Where the kernel or the card cannot cut it, we do."""
-        if number not in _NO_SEGMENTS:
+        if number not in NO_SEGMENTS:
             _log_lost(slots, number)
             return
         if self.segments:
@@ -235,7 +231,7 @@ class _Slots:
             header.name, header.name_length = slots + 32 * slot + 16, 16
             header.iov, header.iov_count = slots + 32 * slot, 1
             if segmented:
-                self._controls[slot] = _Control(18, socket.SOL_UDP, _UDP_SEGMENT)
+                self._controls[slot] = _Control(18, socket.SOL_UDP, UDP_SEGMENT)
                 header.control = controls + ctypes.sizeof(_Control) * slot
                 header.control_length = ctypes.sizeof(_Control)
         self.start = ctypes.c_void_p(ctypes.addressof(self._messages))

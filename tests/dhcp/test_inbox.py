@@ -162,3 +162,21 @@ async def test_a_flood_from_outside_is_bounded_and_ends(letters: Letters) -> Non
     lost = letters.inbox.dropped + letters.inbox.dropped_by_kernel
     assert (letters.got[-1], len(letters.got) + lost) == (50_000, 50_001)
     assert letters.got == sorted(letters.got)
+
+
+async def test_while_datagrams_come_one_look_takes_many_and_the_first_after_a_silence_is_taken_at_once(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "GATHER_SECONDS", 0.05)
+    batches: list[int] = []
+    letters.inbox = Inbox(letters.udp, "test", lambda batch: batches.append(len(batch)), lambda: 0)
+    letters.inbox.open()
+    for _ in range(2):
+        letters.write(range(1))
+        await asyncio.sleep(0.01)
+        assert batches == [1]
+        letters.write(range(7))
+        await asyncio.sleep(0.15)  # two looks more, the last of which finds nothing
+        assert batches == [1, 7]
+        batches.clear()
+    letters.inbox.close()

@@ -19,9 +19,10 @@ from pxeboot.dhcp import packet
 from pxeboot.dhcp.form import Filled
 from pxeboot.dhcp.lane import Lane
 from pxeboot.dhcp.options import MessageType
+from pxeboot.dhcp.outbox import Letter
 from pxeboot.dhcp.packet import BOOTREQUEST, Packet
 from pxeboot.dhcp.prober import Prober
-from pxeboot.dhcp.responder import Destination, Reply, Unicast
+from pxeboot.dhcp.responder import Reply, Unicast
 from pxeboot.dhcp.service import DhcpService
 from pxeboot.events import Bus
 from pxeboot.inventory.node import Node
@@ -66,9 +67,9 @@ class Side:
     def send(self, reply: Reply | Filled) -> None:
         self.said.append((reply.payload, reply.destination))
 
-    def deliver(self, payload: bytes, destination: Destination) -> None:
-        self.by_lane += 1
-        self.said.append((payload, destination))
+    def send_all(self, letters: list[Letter]) -> None:
+        self.by_lane += len(letters)
+        self.said += letters
 
 
 class Neighbourhood(Prober):
@@ -114,7 +115,7 @@ async def side(
     probers = {} if stock is None else {"eth1": Neighbourhood(site, store, set(taken), list(stock))}
     service = DhcpService("eth1", SERVER, site, store, Progress(store, Bus()), probers, made.send)
     if fast:
-        lane = Lane("eth1", SERVER, site, store, probers, service, made.deliver)
+        lane = Lane("eth1", SERVER, site, store, probers, service, made.send_all)
         made.answer, made.busy = lane.take, lambda: lane.under_way
     else:
         tasks = Tasks()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pxeboot.segments import MAX_SEGMENTED, MAX_SEGMENTS
 from pxeboot.tftp.content import File, Memory, Piece, Pieces, Room
-from pxeboot.tftp.datagrams import MAX_SEGMENTED, MAX_SEGMENTS
 from pxeboot.tftp.packet import Data, decode
 
 
