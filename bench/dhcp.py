@@ -190,6 +190,7 @@ def report(rates: dict[int, dict[str, Score]], growth: dict[int, list[float]]) -
         "",
         f"{machine()}. {versions}. Python {sys.version.split()[0]}.",
         f"Server on one core, perfdhcp on another; medians of alternating rounds of {SECONDS} s runs.",
+        "A server with CPU to spare at its highest rate (rate times CPU under 1 s) has met perfdhcp's end.",
     ]
     if rates:
         lines += [

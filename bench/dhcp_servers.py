@@ -108,11 +108,11 @@ subnet {SUBNET} netmask {NETMASK} {{ range {FIRST} {last}; option routers {SERVE
 
 
 PXEBOOT = DhcpServer(
-    "pxeboot", sys.executable, "python3", _pxeboot, (sys.executable, "-m", "pip", "show", "pxeboot"), 6000
+    "pxeboot", sys.executable, "python3", _pxeboot, (sys.executable, "-m", "pip", "show", "pxeboot"), 20000
 )
 SERVERS = (
     PXEBOOT,
     DhcpServer("dnsmasq", "dnsmasq", "dnsmasq-base", _dnsmasq, ("dnsmasq", "--version"), 300),
-    DhcpServer("Kea memfile", "kea-dhcp4", "kea-dhcp4-server", _kea, ("kea-dhcp4", "-v"), 3000),
-    DhcpServer("ISC dhcpd", "dhcpd", "isc-dhcp-server", _dhcpd, ("dhcpd", "--version"), 3000),
+    DhcpServer("Kea memfile", "kea-dhcp4", "kea-dhcp4-server", _kea, ("kea-dhcp4", "-v"), 9000),
+    DhcpServer("ISC dhcpd", "dhcpd", "isc-dhcp-server", _dhcpd, ("dhcpd", "--version"), 9000),
 )
