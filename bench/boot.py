@@ -1,10 +1,10 @@
 """Power-on to a page served, and the memory it took: pxeboot beside Debian's live-boot, with the same root.
 
-    .venv/bin/python -m bench.boot [--quick] [--state-dir DIR]
+    .venv/bin/python -m bench.boot [--quick] [--rounds N] [--state-dir DIR]
 
 live-boot loads the root with `fetch=` from nginx, with dnsmasq for the addresses. Run from the checkout as
 root. The first run builds images, a kernel and live-boot's initrd in the state directory, which takes half
-an hour. Nothing else it makes stays behind.
+an hour. A round takes four minutes, and all rounds of a day make one result. Nothing else that is made stays.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import datetime
 import http.client
+import json
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import time
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -68,13 +69,17 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One boot: seconds from power-on, bytes of memory used once its page is served."""
+    """One boot: seconds from power-on, bytes of memory once its page is served."""
 
     page: float
     ready: float | None
     memory: int
+    """MemTotal less MemAvailable: root, overlay, kernel and programs."""
+    files: int
+    """Shmem and Unevictable: what tmpfs and ramfs hold, which is root, overlay and /run."""
 
 
+Found = dict[Contender, list[Figures]]
 NAMES = ("pxeboot, own kernel", "pxeboot, Debian's kernel", "live-boot")
 
 
@@ -145,7 +150,7 @@ async def boot_ours(contender: Contender, tag: str, state_dir: Path) -> Figures:
         async with connect(lab.socket.parent) as client:
             (boot,) = (await client.ask("GET", f"/nodes/{mac}"))["boots"]
         assert node is not None
-        return Figures(served, boot["reached"]["ready"] - began, _used(told))
+        return Figures(served, boot["reached"]["ready"] - began, *_used(told))
 
 
 def boot_live(contender: Contender, state_dir: Path) -> Figures:
@@ -170,7 +175,7 @@ def boot_live(contender: Contender, state_dir: Path) -> Figures:
             began = time.time()
             running.enter_context(_running(namespace, qemu.command_line(made), folder / "log"))
             told = network.in_namespace(namespace, lambda: _served(str(network.ADDRESS.ip + 99)))
-            return Figures(time.time() - began, None, _used(told))
+            return Figures(time.time() - began, None, *_used(told))
     finally:
         network.delete(namespace)
 
@@ -245,19 +250,19 @@ def _served(address: str) -> str:
     raise PxebootError(f"{address} served no page within {LIMIT_SECONDS:.0f} s", "see its console log")
 
 
-def _used(meminfo: str) -> int:
-    """MemTotal less MemAvailable, bytes: root, overlay, kernel and programs."""
+def _used(meminfo: str) -> tuple[int, int]:
+    """The two sizes of `Figures`, from /proc/meminfo: proc(5). live-boot has its root in a ramfs."""
     facts = {name: int(rest.split()[0]) * 1024 for name, _, rest in
              (line.partition(":") for line in meminfo.splitlines()) if rest}  # fmt: skip
-    return facts["MemTotal"] - facts["MemAvailable"]
+    return facts["MemTotal"] - facts["MemAvailable"], facts["Shmem"] + facts["Unevictable"]
 
 
 # The run
 
 
-def measure(state_dir: Path, rounds: int, firmwares: list[Firmware]) -> dict[Contender, list[Figures]]:
+def measure(state_dir: Path, rounds: int, firmwares: list[Firmware]) -> Found:
     """Alternating boots."""
-    found: dict[Contender, list[Figures]] = defaultdict(list)
+    found: Found = defaultdict(list)
     tags = {NAMES[0]: "web-custom", NAMES[1]: "web"}
     for number in range(rounds):
         for firmware in firmwares:
@@ -273,7 +278,21 @@ def measure(state_dir: Path, rounds: int, firmwares: list[Firmware]) -> dict[Con
     return found
 
 
-def report(found: dict[Contender, list[Figures]], state_dir: Path) -> str:
+def keep(found: Found, path: Path) -> Found:
+    """Put these rounds behind those that the file has; all of them."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows += [
+        {**asdict(contender), **asdict(item)} for contender, figures in found.items() for item in figures
+    ]
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    every: Found = defaultdict(list)
+    for row in rows:
+        contender = Contender(row["name"], Firmware(row["firmware"]))
+        every[contender].append(Figures(row["page"], row["ready"], row["memory"], row["files"]))
+    return every
+
+
+def report(found: Found, state_dir: Path) -> str:
     """The result as Markdown."""
     rows = []
     for contender, figures in found.items():
@@ -284,6 +303,7 @@ def report(found: dict[Contender, list[Figures]], state_dir: Path) -> str:
             f"| {contender.firmware.value} | {contender.name} | {page:.1f} | {page / peer:.2f} |"
             f" {f'{median(ready):.1f}' if ready else '-'} |"
             f" {median(item.memory for item in figures) / 1e6:.0f} |"
+            f" {median(item.files for item in figures) / 1e6:.0f} |"
         )
     library = Library(state_dir / "images")
     sizes = [
@@ -300,11 +320,12 @@ def report(found: dict[Contender, list[Figures]], state_dir: Path) -> str:
             "",
             f"{machine()}. QEMU without KVM, one processor, {MEMORY_MB} MB. The recipe `web`;",
             "live-boot has the root of Debian's kernel.",
-            f"Medians of {min(map(len, found.values()))} alternating boots. Memory is what is not available",
-            "any more (MemTotal - MemAvailable) once the page is served.",
+            f"Medians of {min(map(len, found.values()))} alternating boots. Memory, once the page is",
+            "served, is what is not available any more (MemTotal - MemAvailable); files is what of it",
+            "tmpfs and ramfs hold (Shmem + Unevictable): root, overlay and /run.",
             "",
-            "| firmware | booted by | page served, s | of live-boot | ready, s | memory, MB |",
-            "|---|---|---|---|---|---|",
+            "| firmware | booted by | page served, s | of live-boot | ready, s | memory, MB | files, MB |",
+            "|---|---|---|---|---|---|---|",
             *rows,
             "",
             *sizes,
@@ -335,11 +356,13 @@ def main() -> int:
     except (PxebootError, subprocess.CalledProcessError) as error:
         print(f"error: {error}\nhint: {getattr(error, 'hint', 'see above')}", file=sys.stderr)
         return 1
+    stem = Path(__file__).parent / "results" / f"boot-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    if not asked.quick:
+        found = keep(found, stem.with_suffix(".json"))
     text = report(found, state_dir)
     print(text)
     if not asked.quick:
-        target = Path(__file__).parent / "results" / f"boot-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.md"
-        target.write_text(text)
+        stem.with_suffix(".md").write_text(text)
     return 0
 
 
