@@ -35,6 +35,7 @@ LOCK_STEP_MEGABYTES, WINDOW_MEGABYTES = 64, 128
 LOSS_MEGABYTES = 0.25
 """What each client reads where packets are lost."""
 SECONDS = 300.0
+_PACKAGES = {"in.tftpd": "tftpd-hpa", "atftpd": "atftpd"}
 _FIRST = ("chrt", "--fifo", "10")
 """Both ends go before everything else on their cores: what else this machine does is not measured."""
 
@@ -104,18 +105,18 @@ def servers(programs: Path) -> list[Server]:
 
 
 def _program(name: str, programs: Path) -> str:
-    return shutil.which(name) or str(programs / "usr/sbin" / name)
+    return shutil.which(name) or str(programs / _PACKAGES[name] / "usr/sbin" / name)
 
 
 def fetch_missing(programs: Path) -> None:
-    """Unpack the daemon that its rival keeps from being installed."""
-    for name, package in (("in.tftpd", "tftpd-hpa"), ("atftpd", "atftpd")):
+    """Unpack what is not installed, each apart: atftpd's package has an in.tftpd of its own."""
+    for name, package in _PACKAGES.items():
         if not Path(_program(name, programs)).exists():
             subprocess.run(
                 ["apt-get", "download", "-q", package], cwd=programs, check=True, capture_output=True
             )
             (archive,) = programs.glob(f"{package}_*.deb")
-            subprocess.run(["dpkg", "-x", str(archive), str(programs)], check=True)
+            subprocess.run(["dpkg", "-x", str(archive), str(programs / package)], check=True)
 
 
 def compile_load(programs: Path) -> None:
