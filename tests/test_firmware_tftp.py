@@ -1,13 +1,17 @@
-"""The TFTP clients of U-Boot and iPXE, in QEMU: files of every size around a block.
+"""The TFTP clients of U-Boot, iPXE, UEFI's shell and GRUB, in QEMU: files of every size around a block.
 
-U-Boot says by CRC what it has got; of iPXE, which cannot do that, the memory is looked through.
+Each says in its own way what it has got: U-Boot by CRC, GRUB by SHA-256, the shell by writing it to a disk;
+and of iPXE, which can do none of that, the memory is looked through.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import mmap
 import os
 import random
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -29,6 +33,8 @@ RELEASE = bool(os.environ.get("PXEBOOT_RELEASE"))
 HUNDRED_MB = 100 * 2**20
 LARGE = HUNDRED_MB if RELEASE else 4 * 2**20
 """In lock step an emulated machine takes minutes for the 100 MB that U-Boot reads in windows each time."""
+SOME = 2**16
+"""UEFI looks for packets 100 times a second, and gets one each time in lock step."""
 SECONDS = 900.0 if RELEASE else 100.0
 """For a machine, from power-on to its last word."""
 
@@ -41,6 +47,11 @@ END = "all is here"
 
 IPXE = Path("/usr/lib/ipxe/ipxe.lkrn")
 UBOOT = Path("/usr/lib/u-boot/qemu_arm64/u-boot.bin")
+OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+GRUB_MODULES = (
+    *("efinet", "tftp", "hashsum", "gcry_sha256", "echo", "serial", "terminal", "normal", "halt"),
+)
 ARM = ("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57", "-m", "512")
 
 
@@ -199,3 +210,65 @@ def test_ipxe_reads_every_size(tmp_path: Path) -> None:
     assert (there, told) == ([*wanted], [*wanted])
     # Of an empty file the OACK, which says that it has 0 bytes, is enough for it: it acknowledges nothing.
     assert made.sent(1432) == {f"file{size}": size for size in wanted if size}
+
+
+def make_disk(disk: Path, files: dict[str, Path], room: int) -> None:
+    subprocess.run(
+        ["mkfs.vfat", "-C", str(disk), str(40_000 + room // 1024)], check=True, capture_output=True
+    )
+    for name, path in files.items():
+        subprocess.run(["mcopy", "-i", str(disk), str(path), f"::{name}"], check=True)
+
+
+def make_grub(folder: Path, wanted: tuple[int, ...]) -> Path:
+    lines = ["serial --unit=0", "terminal_output serial", f"net_add_addr lan efinet0 {MACHINE}"]
+    lines += [f"sha256sum (tftp,{SERVER})/file{size}" for size in wanted]
+    (folder / "grub.cfg").write_text("\n".join([*lines, f"echo {END}", "halt", ""]))
+    made = folder / "grub.efi"
+    command = ["grub-mkimage", "-O", "x86_64-efi", "-p", "/", "-c", str(folder / "grub.cfg")]
+    subprocess.run([*command, "-o", str(made), *GRUB_MODULES], check=True)
+    return made
+
+
+@needs(
+    ("ovmf", OVMF),
+    ("dosfstools", Path("/usr/sbin/mkfs.vfat")),
+    ("mtools", Path("/usr/bin/mcopy")),
+    ("grub-common", Path("/usr/bin/grub-mkimage")),
+    ("grub-efi-amd64-bin", Path("/usr/lib/grub/x86_64-efi/hashsum.mod")),
+)
+def test_the_uefi_shell_and_then_grub_read_every_size(tmp_path: Path) -> None:
+    """One start for both: OVMF's shell in lock step and in windows, then GRUB from the same disk."""
+    # Of an empty file the shell divides by the size, to show how far it is, and the machine stands still.
+    lock_step, in_windows, by_grub = sizes(512, SOME)[1:], sizes(1428, LARGE)[1:], sizes(1024, LARGE)
+    lines = ["@echo -off", "fs0:", "connect -r"]  # the network too, which is not what it was started from
+    lines += [f"ifconfig -s eth0 static {MACHINE} 255.255.255.0 {SERVER}", "stall 1000000"]
+    lines += [f"tftp {SERVER} file{size} a{size}" for size in lock_step]
+    lines += [f"tftp -s 1428 -w 16 {SERVER} file{size} b{size}" for size in in_windows]
+    startup, disk, variables = tmp_path / "startup.nsh", tmp_path / "disk", tmp_path / "variables"
+    startup.write_text("\r\n".join([*lines, "grub.efi", ""]))
+    grub = make_grub(tmp_path, by_grub)
+    make_disk(disk, {"startup.nsh": startup, "grub.efi": grub}, 2 * LARGE)
+    shutil.copyfile(OVMF_VARIABLES, variables)
+    kind = ("qemu-system-x86_64", "-machine", "q35,graphics=off", "-cpu", "max", "-m", "1024",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
+            "-drive", f"if=none,id=disk,format=raw,file={disk}",
+            "-device", "virtio-blk-pci,drive=disk,bootindex=1")  # fmt: skip
+    with site(tmp_path, *lock_step, *in_windows, *by_grub) as made, made.machine(*kind) as machine:
+        machine.wait_for("seconds to skip")  # its script, which any other key begins at once
+        machine.type("")
+        machine.wait_for(END)
+        sums = re.findall(r"[0-9a-f]{64}", machine.said)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            machine.process.wait(10)  # the disk is whole when it is off
+    got = tmp_path / "got"
+    got.mkdir()
+    subprocess.run(["mcopy", "-i", str(disk), "::a*", "::b*", str(got)], check=True)
+    for letter, wanted in (("a", lock_step), ("b", in_windows)):
+        for size in wanted:
+            assert (got / f"{letter}{size}").read_bytes() == content(size), f"{letter}{size}"
+    assert sums == [hashlib.sha256(content(size)).hexdigest() for size in by_grub]
+    # GRUB closes an empty file before any block is sent: the OACK has said that there is none.
+    for block_size, wanted in ((512, lock_step), (1428, in_windows), (1024, by_grub[1:])):
+        assert made.sent(block_size) == {f"file{size}": size for size in wanted}
