@@ -19,7 +19,7 @@ FLOORS: list[tuple[str, ...]] = [
      "dhcp.verdict", "dhcp.responder", "dhcp.form", "dhcp.kinds", "dhcp.conflict", "dhcp.proxy",
      "tftp.transfer", "inventory.pool", "web.token", "web.ranges", "web.admission", "web.certificates",
      "site", "dns.zone", "dns.message", "diagnose.servers", "balancer.health", "balancer.equipment",
-     "balancer.plan", "balancer.roster", "balancer.wire"),
+     "balancer.plan", "balancer.roster"),
     ("inventory.store", "inventory.sqlite", "inventory.identity", "inventory.progress", "events", "tasks",
      "metrics"),
     ("lasting",

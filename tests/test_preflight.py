@@ -148,7 +148,7 @@ def seen_of(site: Config, subject: str) -> Finding:
 def test_a_kernel_without_ipvs_is_told_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ipvs, "_family", lambda: None)
+    monkeypatch.setattr(ipvs, "_is_there", lambda: False)
     monkeypatch.setattr(ipvs, "_modprobe", lambda: "/bin/false")
     error = seen_of(config(tmp_path, SERVICE), "IPVS").error
     assert "this kernel has no IPVS" in str(error)
